@@ -137,6 +137,8 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         sessions: limits.sessions,
         sessions_reserved: limits.sessions_reserved,
         sessions_per_user: limits.sessions_per_user,
+        kernel_bytes: limits.kernel_bytes_in_all,
+        kernel_bytes_per_user: limits.kernel_bytes_per_user,
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,

@@ -7,7 +7,9 @@ use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use crate::channel::ChannelError;
 use crate::claim::Claim;
-use crate::message::{CallerRefusal, ReaderRefusal, SessionLimit, ToMonitor, ToOpener, ToWorker};
+use crate::message::{
+    CallerRefusal, MemoryLimit, ReaderRefusal, SessionLimit, ToMonitor, ToOpener, ToWorker,
+};
 
 /// Requests of one worker to read the policy that wait at a time. Each is of a waiting call, and the limits on those
 /// are lower.
@@ -73,9 +75,9 @@ impl<H: Host> Monitor<H> {
                 self.refuse(Refusal::NoFiles { uid });
             }
             ToMonitor::Lease { request, sessions } => self.lease(token, request, sessions),
-            ToMonitor::Return { sessions } => {
-                worker.leased = worker.leased.saturating_sub(sessions);
-            }
+            ToMonitor::Return { sessions } => worker.return_sessions(sessions),
+            ToMonitor::LeaseMemory { request, bytes } => self.lease_memory(token, request, bytes),
+            ToMonitor::ReturnMemory { bytes } => worker.return_memory(bytes),
             ToMonitor::Claim { request, claim } => self.claim(token, request, claim),
             ToMonitor::Unclaim { claim } => self.claims.end(token, claim),
             ToMonitor::Closed { number } => {
@@ -215,5 +217,24 @@ impl<H: Host> Monitor<H> {
             worker.leased += sessions;
         }
         self.send(token, &ToWorker::Leased { request, sessions }, &[]);
+    }
+
+    /// Leases kernel memory to a worker: all that it asks for, or nothing.
+    fn lease_memory(&mut self, token: u64, request: u64, bytes: u64) {
+        let Some(worker) = self.workers.get(&token) else { return };
+        let leased = self.workers.values().map(|worker| (worker.uid(), worker.leased_memory));
+        let all = leased.clone().map(|(_, bytes)| bytes).fold(bytes, u64::saturating_add);
+        let own = self.of_account(worker.uid(), leased).saturating_add(bytes);
+        let leased = if own > self.limits.kernel_bytes_per_user {
+            Err(MemoryLimit::OfUser)
+        } else if all > self.limits.kernel_bytes {
+            Err(MemoryLimit::InAll)
+        } else {
+            Ok(())
+        };
+        if let (Ok(()), Some(worker)) = (leased, self.workers.get_mut(&token)) {
+            worker.leased_memory += bytes;
+        }
+        self.send(token, &ToWorker::MemoryLeased { request, leased }, &[]);
     }
 }
