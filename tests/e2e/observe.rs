@@ -388,3 +388,26 @@ fn metrics_page_requires_the_admin_grant() {
         assert_eq!((wrong.status, wrong.field("allow")), (405, Some("GET, POST")));
     });
 }
+
+#[test]
+fn worker_has_the_name_of_its_user_in_ps_and_in_the_log() {
+    bounded(20, || {
+        let broker = broker();
+        broker.lsp().call("socket.htons", json!([1])).result();
+        let uid = User::own();
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        let is_own = |line: &&str| line.split(':').nth(2) == Some(&uid.to_string());
+        let name = users.lines().find(is_own).and_then(|line| line.split(':').next());
+        let process = match name {
+            Some(name) => format!("worker {name} (uid {uid})"),
+            None => format!("worker (uid {uid})"),
+        };
+        let arguments = fs::read_to_string(format!("/proc/{}/cmdline", broker.worker())).unwrap();
+        assert_eq!(arguments.split('\0').next(), Some(&*format!("sockbrokerd: {process}")));
+        let log = broker.log();
+        let part = format!("process=\"{process}\"");
+        assert!(log.lines().any(|line| line.ends_with(&part)), "{log}");
+        // The monitor is the program itself.
+        assert!(log.lines().any(|line| !line.contains("process=")), "{log}");
+    });
+}

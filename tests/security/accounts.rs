@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside_with_users;
-use sockbroker_test_support::{Start, User, mount, until};
+use sockbroker_test_support::{Answer, LspClient, Start, User, mount, until};
 
 use crate::arena::{PROGRAM, assert_denied, attacker, neighbour, run_with};
 
@@ -95,4 +95,59 @@ fn user_with_65536_groups_is_served_and_disturbs_nobody() {
             arena.attacker.call("socket.bind", json!([socket, ["0.0.0.0", 80]])).result();
         },
     );
+}
+
+const BUFFERS: &str = r#"
+version = 1
+
+[[rule]]
+name = "large buffers"
+subject = { uids = [4200001, 4200002] }
+allow = ["create", "option"]
+family = ["AF_INET"]
+type = ["SOCK_DGRAM"]
+option = ["buffers-force"]
+"#;
+
+/// Gives a new socket a buffer, which takes twice as much kernel memory (`SO_RCVBUFFORCE`, `socket(7)`).
+fn force_buffer(client: &mut LspClient, bytes: u32) -> (u64, Answer) {
+    let socket = client.call("socket.socket", json!(["AF_INET", "SOCK_DGRAM"])).handle();
+    let option = json!([socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes]);
+    (socket, client.call("socket.setsockopt", option))
+}
+
+fn kernel_memory_is_limited(limit: &'static str, subordinate: &'static str) {
+    let start = subordinate_ids(Start::new(PROGRAM), subordinate);
+    let broker = start.limit(limit, 1 << 20).policy(BUFFERS).start().open_to_all();
+    let (mut first, mut second) = (attacker().lsp(&broker), neighbour().lsp(&broker));
+    let (socket, answer) = force_buffer(&mut first, 400_000);
+    answer.result();
+    let (_, refused) = force_buffer(&mut second, 200_000);
+    assert_eq!(refused.fault().limit(), limit);
+    // There is room for less.
+    force_buffer(&mut second, 100_000).1.result();
+    first.call("socket.close", json!([socket])).result();
+    until("the memory is free for the other worker", || {
+        let (socket, answer) = force_buffer(&mut second, 200_000);
+        let fits = answer.json.get("result").is_some();
+        if !fits {
+            second.call("socket.close", json!([socket])).result();
+        }
+        fits
+    });
+}
+
+#[test]
+fn kernel_memory_is_limited_for_the_workers_of_all_users() {
+    let test = concat!(module_path!(), "::kernel_memory_is_limited_for_the_workers_of_all_users");
+    let (_, test) = test.split_once("::").unwrap();
+    inside_with_users(test, || kernel_memory_is_limited("kernel_bytes_in_all", "# none\n"));
+}
+
+#[test]
+fn kernel_memory_is_limited_for_the_workers_of_one_account() {
+    let test = concat!(module_path!(), "::kernel_memory_is_limited_for_the_workers_of_one_account");
+    let (_, test) = test.split_once("::").unwrap();
+    let both = "7777:4200001:2\n";
+    inside_with_users(test, move || kernel_memory_is_limited("kernel_bytes_per_user", both));
 }

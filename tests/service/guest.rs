@@ -176,10 +176,15 @@ impl Guest {
         fs::read_to_string(self.path(file))
     }
 
+    /// Returns the process IDs of the service on this machine, one a line.
+    pub(crate) fn outer_processes(&self) -> String {
+        let slice = self.cgroup.join("payload/system.slice/sockbrokerd.service/cgroup.procs");
+        fs::read_to_string(slice).unwrap()
+    }
+
     /// Returns the process ID of the only worker of the service, on this machine.
     pub(crate) fn outer_worker(&self) -> u32 {
-        let slice = self.cgroup.join("payload/system.slice/sockbrokerd.service/cgroup.procs");
-        let processes = fs::read_to_string(slice).unwrap();
+        let processes = self.outer_processes();
         let is_worker = |process: &&str| {
             let name = fs::read_to_string(format!("/proc/{process}/cmdline"));
             name.is_ok_and(|name| name.starts_with("sockbrokerd: worker"))

@@ -1,5 +1,7 @@
 //! Roles: the capabilities of the service, and what members can do.
 
+use sockbroker_test_support::skip::skip;
+
 use crate::environment::{installed_or_skip, take_role};
 use crate::guest::Guest;
 
@@ -7,17 +9,21 @@ use crate::guest::Guest;
 pub(crate) const NET_RAW: u64 = 1 << 13;
 /// Of the monitor: `CAP_KILL`, `CAP_SETGID` and `CAP_SETUID`.
 pub(crate) const OF_MONITOR: u64 = 1 << 5 | 1 << 6 | 1 << 7;
-/// Roles that need capabilities, with their numbers (`linux/capability.h`).
-const ROLES: [(&str, u64); 7] = [
-    ("capture", NET_RAW),
+/// The highest exposure of the service without a role.
+const EXPOSURE: f64 = 2.1;
+/// Roles that need capabilities, with their numbers (`linux/capability.h`), and the highest exposure of the service.
+const ROLES: [(&str, u64, f64); 7] = [
+    ("capture", NET_RAW, 2.3),
     // With CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_SYS_ADMIN.
-    ("netns", NET_RAW | 1 << 10 | 1 << 12 | 1 << 21),
-    ("scapy", NET_RAW),
-    ("options", 1 << 12),
-    ("ports", 1 << 10),
-    ("unix", 0),
-    ("system", 1 << 21),
+    ("netns", NET_RAW | 1 << 10 | 1 << 12 | 1 << 21, 2.8),
+    ("scapy", NET_RAW, 2.3),
+    ("options", 1 << 12, 2.2),
+    ("ports", 1 << 10, 2.1),
+    ("unix", 0, EXPOSURE),
+    ("system", 1 << 21, 2.4),
 ];
+/// The same with all roles.
+const EXPOSURE_OF_ALL: f64 = 2.8;
 
 /// Returns the capabilities of the service: permitted and effective sets of the monitor and the opener together, and the
 /// permitted set of alice's worker.
@@ -37,11 +43,13 @@ pub(crate) fn capabilities(guest: &Guest) -> [u64; 3] {
     [of_service("CapPrm:"), of_service("CapEff:"), set(&worker, "CapPrm:")]
 }
 
-/// Writes how systemd rates the exposure of the service.
-fn report_exposure(guest: &Guest, roles: &str) {
+/// Writes how systemd rates the exposure of the service, which must not be higher than `most`.
+fn report_exposure(guest: &Guest, roles: &str, most: f64) {
     let report = guest.ok("systemd-analyze security --no-pager sockbrokerd.service");
     let (_, exposure) = report.rsplit_once("sockbrokerd.service: ").unwrap();
     guest.report(&format!("exposure {roles}: {}", exposure.trim()));
+    let rated: f64 = exposure.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(rated <= most, "{roles}: {rated} is above {most}: {report}");
 }
 
 /// Removes all roles.
@@ -57,12 +65,12 @@ on_each_system!(service_has_exactly_the_capabilities_of_its_roles);
 fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
     guest.ok_as("alice", "sockbroker call socket.gethostname");
     assert_eq!(capabilities(guest), [OF_MONITOR, OF_MONITOR, 0], "without a role");
-    report_exposure(guest, "without a role");
-    for (role, set) in ROLES {
+    report_exposure(guest, "without a role", EXPOSURE);
+    for (role, set, exposure) in ROLES {
         take_role(guest, role);
         let all = OF_MONITOR | set;
         assert_eq!(capabilities(guest), [all, all, 0], "{role}");
-        report_exposure(guest, &format!("with role {role}"));
+        report_exposure(guest, &format!("with role {role}"), exposure);
         // Capabilities that no rule can use are dropped before the first byte is read.
         guest.ok(&format!(
             "rm /etc/sockbroker/policy.d/{role}.toml; systemctl restart sockbrokerd.service"
@@ -70,13 +78,13 @@ fn service_has_exactly_the_capabilities_of_its_roles(guest: &Guest) {
         assert_eq!(capabilities(guest), [OF_MONITOR, OF_MONITOR, 0], "{role} without its policy");
         leave_roles(guest);
     }
-    for (role, _) in ROLES {
+    for (role, ..) in ROLES {
         guest.ok("systemctl reset-failed");
         take_role(guest, role);
     }
-    let all = ROLES.iter().fold(OF_MONITOR, |all, (_, set)| all | set);
+    let all = ROLES.iter().fold(OF_MONITOR, |all, (_, set, _)| all | set);
     assert_eq!(capabilities(guest), [all, all, 0], "all roles");
-    report_exposure(guest, "with all roles");
+    report_exposure(guest, "with all roles", EXPOSURE_OF_ALL);
 }
 
 /// Returns the command of a Python program with these lines that uses sockets of the broker.
@@ -189,9 +197,11 @@ fn system_role_can_rename_the_host() {
     assert_eq!(guest.ok("uname -n").trim(), "renamed");
 }
 
-/// Pings, captures and serves port 80 in the network namespace in which it runs, and tries the broker's.
+/// Pings, captures and serves port 80 in the network namespace in which it runs, which it cannot by itself, and tries what
+/// is outside.
 const POD: &str = r#"
-import socket, sockbroker
+import errno, os, socket, sockbroker
+assert "CapEff:\t0000000000000000\n" in open("/proc/self/status").read()
 own = sockbroker.namespace("caller")
 ping = own.socket(socket.AF_INET, socket.SOCK_RAW, 1)
 packets = own.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -204,30 +214,48 @@ server.listen()
 client = own.create_connection(("127.0.0.1", 80), 5)
 server.accept()[0].sendall(b"hello")
 assert client.recv(10) == b"hello"
-for refused in (
-    lambda: sockbroker.socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
-    lambda: sockbroker.namespace("other").socket(),
+for expected, refused in (
+    (errno.EPERM, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)),
+    (errno.EACCES, lambda: socket.socket().bind(("127.0.0.1", 81))),
+    (errno.EPERM, lambda: sockbroker.socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)),
+    (errno.EACCES, lambda: sockbroker.namespace("other").socket()),
+    # The namespace has no way out, and none of the interfaces of the host.
+    (errno.ENETUNREACH, lambda: ping.sendto(bytes(8), ("192.0.2.1", 0))),
+    (errno.ENODEV, lambda: packets.bind(("host0", 0x0800))),
 ):
     try:
         refused()
-    except PermissionError:
-        pass
+    except OSError as error:
+        assert error.errno == expected, error
     else:
         raise AssertionError("granted outside of the own namespace")
-print("served")
+print("served", os.getuid())
 "#;
 
-#[test]
-fn netns_role_is_about_the_namespace_of_the_member_alone() {
+on_each_system!(netns_role_is_about_the_namespace_of_the_member_alone);
+
+fn netns_role_is_about_the_namespace_of_the_member_alone(guest: &Guest) {
     let test = "netns_role_is_about_the_namespace_of_the_member_alone";
-    let Some(guest) = installed_or_skip(test) else { return };
-    take_role(&guest, "netns");
+    take_role(guest, "netns");
     guest.write("/var/lib/pod.py", POD);
     guest.ok("chmod 644 /var/lib/pod.py");
-    let inside = "ip link set lo up && exec setpriv --reuid=100000 --regid=100000 \
-                  --groups=$(getent group sockbroker sockbroker-netns | cut -d: -f3 | paste -sd,) \
-                  --bounding-set=-all --inh-caps=-all --no-new-privs \
-                  env SOCKBROKER_MODE=mediated python3 /var/lib/pod.py";
-    let served = guest.ok(&format!("unshare --net sh -c '{inside}'"));
-    assert_eq!(served.trim(), "served");
+    if guest.run("ip link add host0 type veth peer name host1").code != Some(0) {
+        skip("no veth interfaces here", test);
+    }
+    let groups = "--groups=$(getent group sockbroker sockbroker-netns | cut -d: -f3 | paste -sd,)";
+    let ids = format!("--reuid=100000 --regid=100000 {groups}");
+    let python = "--bounding-set=-all --inh-caps=-all --no-new-privs env SOCKBROKER_MODE=mediated \
+                  python3 /var/lib/pod.py";
+    // Within the user namespace of the host.
+    let inside = format!("ip link set lo up && exec setpriv {ids} {python}");
+    assert_eq!(guest.ok(&format!("unshare --net sh -c '{inside}'")).trim(), "served 100000");
+    // Root of a user namespace of its own, without its capabilities.
+    let unshare = "unshare --user --map-root-user --net";
+    let allowed = guest.run(&format!("setpriv {ids} {unshare} true"));
+    if allowed.code != Some(0) {
+        return skip("no user namespaces here", test);
+    }
+    let inside = format!("ip link set lo up && exec setpriv {python}");
+    let served = guest.ok(&format!("setpriv {ids} {unshare} sh -c '{inside}'"));
+    assert_eq!(served.trim(), "served 0");
 }

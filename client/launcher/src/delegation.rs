@@ -81,7 +81,7 @@ impl Delegation {
         self.call(|broker| {
             let (domain, protocol) = (Domain::from(new.family), Protocol::from(new.protocol));
             let program = Some(program.clone());
-            broker.delegate_within(domain, Type::from(kind), protocol, program, &self.netns)
+            broker.namespace(&*self.netns).delegate(domain, Type::from(kind), protocol, program)
         })
     }
 
@@ -138,7 +138,7 @@ pub(crate) fn enter(broker: &Broker, netns: &str) -> Result<()> {
         return Ok(());
     }
     let (domain, ty) = (Domain::from(libc::AF_INET), Type::from(libc::SOCK_DGRAM));
-    match broker.delegate_within(domain, ty, Protocol::from(0), None, netns) {
+    match broker.namespace(netns).delegate(domain, ty, Protocol::from(0), None) {
         // Perhaps the policy grants other sockets.
         Ok(_) | Err(Error::Denied { .. }) => Ok(()),
         Err(error) => Err(error),

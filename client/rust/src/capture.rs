@@ -4,6 +4,7 @@ use sockbroker_pcapng::{Block, Decoder, Direction, PacketFlags};
 use sockbroker_proto::api::capture::CaptureOptions;
 
 use crate::error::{Error, Result};
+use crate::netns::Netns;
 
 /// The most bytes of the stream that one call returns. The broker's default limit is larger.
 pub(crate) const READ_BYTES_MAX: usize = 256 << 10;
@@ -17,8 +18,8 @@ pub struct CaptureRequest {
     pub filter: Vec<u8>,
     /// Lengths, directions and limits.
     pub options: CaptureOptions,
-    /// The network namespace of the interfaces: `caller`, or a name of `ip netns list`; `None` for that of the broker.
-    pub netns: Option<String>,
+    /// The network namespace of the interfaces; `None` for that of the broker.
+    pub netns: Option<Netns>,
 }
 
 impl CaptureRequest {

@@ -22,6 +22,11 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! # Network namespaces
+//!
+//! Sockets and names are those of the broker's network. [`blocking::Broker::namespace`] is for the network namespace of
+//! this process and for others, which [`Netns`] selects.
+//!
 //! # The broker's side and the caller's side
 //!
 //! The broker resolves host names, with its own configuration. Paths of `AF_UNIX` are files of this
@@ -39,6 +44,7 @@ mod discovery;
 mod host_files;
 mod constant;
 mod address;
+mod netns;
 pub mod option;
 mod values;
 mod capture;
@@ -55,6 +61,7 @@ pub use constant::{Domain, Events, Flags, Protocol, Type};
 pub use discovery::Origin;
 pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};
+pub use netns::Netns;
 pub use sockbroker_proto as proto;
 pub use ssh_target::SshTarget;
 pub use values::{

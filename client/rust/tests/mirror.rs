@@ -8,8 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The mirrored files.
-const MIRRORED: [&str; 5] =
-    ["broker_calls.rs", "delegation.rs", "names.rs", "socket_calls.rs", "options.rs"];
+const MIRRORED: [&str; 6] = [
+    "broker_calls.rs",
+    "delegation.rs",
+    "names.rs",
+    "namespace.rs",
+    "socket_calls.rs",
+    "options.rs",
+];
 
 fn path(face: &str, file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(face).join(file)

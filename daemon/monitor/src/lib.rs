@@ -19,4 +19,5 @@ pub mod subject;
 pub mod message;
 pub mod claim;
 pub mod account;
+pub mod user_names;
 pub mod channel;

@@ -1,11 +1,13 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
+mod limits;
 mod users;
 
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
+pub use limits::{MemoryLimit, SessionLimit};
 pub use users::{Granted, Subject, UserFacts};
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
@@ -16,6 +18,7 @@ pub struct Build(u64);
 const MESSAGES: u64 = {
     let mut all = 0xcbf2_9ce4_8422_2325;
     all = hash(include_bytes!("message.rs"), all);
+    all = hash(include_bytes!("message/limits.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
@@ -175,15 +178,11 @@ pub enum ToWorker {
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
     Stop,
-}
-
-/// Why a worker can open no further session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionLimit {
-    /// `sessions`.
-    InAll,
-    /// `sessions_per_user`.
-    OfUser,
+    /// The answer to `LeaseMemory`: the worker can use the bytes that it asked for, or the limit that does not allow it.
+    MemoryLeased {
+        request: u64,
+        leased: Result<(), MemoryLimit>,
+    },
 }
 
 /// From a worker to the monitor.
@@ -252,6 +251,15 @@ pub enum ToMonitor {
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
+    },
+    /// Asks for this number of further bytes of kernel memory. The monitor answers `MemoryLeased`.
+    LeaseMemory {
+        request: u64,
+        bytes: u64,
+    },
+    /// Gives leased bytes of kernel memory back.
+    ReturnMemory {
+        bytes: u64,
     },
 }
 
@@ -370,6 +378,7 @@ impl Message for ToWorker {
             | Self::Query { .. }
             | Self::QueryEnd { .. }
             | Self::Leased { .. }
+            | Self::MemoryLeased { .. }
             | Self::Claimed { .. }
             | Self::CallerRefused { .. }
             | Self::ReaderRefused { .. }
@@ -388,6 +397,8 @@ impl Message for ToMonitor {
             | Self::NotReceived { .. }
             | Self::Lease { .. }
             | Self::Return { .. }
+            | Self::LeaseMemory { .. }
+            | Self::ReturnMemory { .. }
             | Self::Claim { .. }
             | Self::Unclaim { .. }
             | Self::Closed { .. }

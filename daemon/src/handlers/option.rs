@@ -204,7 +204,12 @@ pub(super) async fn set(call: &Call, permitted: &Permitted<SetOption>) -> OpResu
         Some(claim) => Some(call.claim(claim, "setsockopt").await?),
         None => None,
     };
+    let lease = match option::memory_growth(permitted) {
+        0 => None,
+        more => call.broker().lease_kernel_memory(more).await?,
+    };
     option::set(permitted, claimed, call.caller())?;
+    drop(lease);
     if let Some(claim) = option::chosen_group(permitted)? {
         option::note_group(permitted, call.claim(claim, "setsockopt").await?);
     }

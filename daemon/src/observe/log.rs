@@ -8,7 +8,9 @@ use std::path::Path;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt as lines};
 
@@ -57,8 +59,44 @@ pub fn start(filter: LogFilter) {
 /// the journal finds its unit.
 pub fn start_on_stderr(filter: LogFilter) {
     let ansi = io::stderr().is_terminal();
-    let lines = lines::layer().with_writer(io::stderr).with_target(false).with_ansi(ansi);
+    let format = lines::format().with_target(false).with_ansi(ansi);
+    let format = WithProcess { format, process: process_name() };
+    let lines = lines::layer().with_writer(io::stderr).with_ansi(ansi).event_format(format);
     tracing_subscriber::registry().with(filter.0).with(lines).init();
+}
+
+/// The name of a process of the broker other than the monitor, such as `worker alice (uid 1000)`: the monitor gives it as
+/// the first argument.
+fn process_name() -> Option<String> {
+    let name = std::env::args_os().next()?;
+    name.to_str()?.strip_prefix("sockbrokerd: ").map(str::to_owned)
+}
+
+/// Lines that end with the name of the process.
+struct WithProcess<F> {
+    format: F,
+    process: Option<String>,
+}
+
+impl<S, N, F> FormatEvent<S, N> for WithProcess<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &lines::FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(process) = &self.process else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{} process={process:?}", line.trim_end_matches('\n'))
+    }
 }
 
 /// Whether standard error is still the stream that the service manager connected to the journal
@@ -71,14 +109,17 @@ fn leads_to_journal() -> bool {
 
 /// Sends events to the journal.
 #[derive(Debug)]
-struct ToJournal(Journal);
+struct ToJournal {
+    journal: Journal,
+    process: Option<String>,
+}
 
 impl ToJournal {
     fn open(path: &Path) -> io::Result<Self> {
         let journal = Journal::open(path)?;
         // A journal that does not read must not delay the broker.
         journal.never_wait()?;
-        Ok(Self(journal))
+        Ok(Self { journal, process: process_name() })
     }
 
     fn send(&self, facts: &Facts, event: &Event<'_>) {
@@ -92,7 +133,7 @@ impl ToJournal {
         for (name, value) in &facts.fields {
             entry.put_own(name, value);
         }
-        match self.0.send(&entry) {
+        match self.journal.send(&entry) {
             Ok(()) => {}
             // The journal does not read, and standard error leads to it too.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -106,6 +147,9 @@ impl<S: Subscriber> Layer<S> for ToJournal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut facts = Facts::default();
         event.record(&mut facts);
+        if let Some(process) = &self.process {
+            facts.fields.push(("process", process.clone()));
+        }
         self.send(&facts, event);
     }
 }
@@ -197,6 +241,28 @@ mod tests {
         assert_eq!(entry["SOCKBROKER_REASON"], "x\n_UID=0\nMESSAGE=y");
         assert!(entry["MESSAGE"].starts_with("two\nlines") && !entry.contains_key("_UID"));
         assert_eq!(reader.entry()["PRIORITY"], "3");
+    }
+
+    #[test]
+    fn an_entry_and_a_line_have_the_name_of_the_process() {
+        let folder = Folder::new();
+        let path = folder.join("journal");
+        let reader = sockbroker_test_support::journal::Journal::bind(&path);
+        let process = Some("worker alice (uid 1000)".to_owned());
+        let journal = ToJournal { process: process.clone(), ..ToJournal::open(&path).unwrap() };
+        let subscriber = tracing_subscriber::registry().with(journal);
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(number = 7, "odd"));
+        let entry = reader.entry();
+        assert_eq!(entry["SOCKBROKER_PROCESS"], "worker alice (uid 1000)");
+        assert_eq!(entry["MESSAGE"], "odd number=7 process=worker alice (uid 1000)");
+        let written = folder.join("lines");
+        let file = std::fs::File::create(&written).unwrap();
+        let format = lines::format().without_time().with_ansi(false).with_target(false);
+        let layer = lines::layer().with_writer(file).event_format(WithProcess { format, process });
+        let subscriber = tracing_subscriber::registry().with(layer.with_ansi(false));
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(number = 7, "odd"));
+        let line = std::fs::read_to_string(&written).unwrap();
+        assert_eq!(line, " WARN odd number=7 process=\"worker alice (uid 1000)\"\n");
     }
 
     #[test]

@@ -120,6 +120,17 @@ fn first_word(value: &[u8]) -> u32 {
     value.first_chunk().map(|word| u32::from_ne_bytes(*word)).unwrap_or_default()
 }
 
+/// The bytes of kernel memory that setting an option takes in addition to what the socket has.
+pub fn memory_growth(permitted: &Permitted<SetOption>) -> u64 {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    demand(socket, request).map_or(0, |demand| socket.kernel_memory().growth(demand))
+}
+
+fn demand(socket: &Socket, SetOption { level, name, value, .. }: &SetOption) -> Option<Demand> {
+    let value = value.bytes(socket.declared().domain);
+    Demand::of(socket.actual().domain, *level, *name, &value)
+}
+
 fn set_one(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpResult<()> {
     let SetOption { level, name, ref value, .. } = *request;
     refuse_pointers("setsockopt", level, name)?;
@@ -128,10 +139,8 @@ fn set_one(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpR
     {
         return Ok(());
     }
-    let demand =
-        Demand::of(socket.actual().domain, level, name, &value.bytes(socket.declared().domain));
     let set = || write(socket, request, caller);
-    match demand {
+    match demand(socket, request) {
         Some(demand) => socket.kernel_memory().change(socket.user(), demand, set),
         None => set(),
     }

@@ -96,6 +96,17 @@ enum Change {
     Less(u64),
 }
 
+impl Change {
+    /// The bytes of the slot afterwards.
+    fn apply(self, before: u64) -> u64 {
+        match self {
+            Self::To(bytes) => bytes,
+            Self::More(bytes) => before.saturating_add(bytes),
+            Self::Less(bytes) => before.saturating_sub(bytes),
+        }
+    }
+}
+
 /// The memory that setting an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
@@ -181,6 +192,13 @@ impl KernelMemory {
         amounts.filter_map(|(slot, part)| Some((slot, part.as_ref()?.amount()))).collect()
     }
 
+    /// The bytes by which setting an option raises what is counted.
+    pub fn growth(&self, Demand { slot, change }: Demand) -> u64 {
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = slots[slot as usize].as_ref().map_or(0, Reservation::amount);
+        change.apply(before).saturating_sub(before)
+    }
+
     /// Counts for a user what was counted before a restart; no limit refuses it.
     pub fn restore(user: &Arc<User>, amounts: &BTreeMap<Slot, u64>) -> Self {
         let mut slots: [Option<Reservation>; SLOTS] = Default::default();
@@ -202,11 +220,7 @@ impl KernelMemory {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = &mut slots[slot as usize];
         let before = part.as_ref().map_or(0, Reservation::amount);
-        let after = match change {
-            Change::To(bytes) => bytes,
-            Change::More(bytes) => before.saturating_add(bytes),
-            Change::Less(bytes) => before.saturating_sub(bytes),
-        };
+        let after = change.apply(before);
         match part {
             Some(taken) => taken.resize(before.max(after))?,
             None if after > 0 => *part = Some(user.take(Share::Kernel, after)?),

@@ -73,6 +73,10 @@ pub struct Broker {
     pub(super) leased_sessions: AtomicU64,
     /// Held by the call that asks the monitor for further ones.
     pub(super) leasing: tokio::sync::Mutex<()>,
+    /// The bytes of kernel memory that the monitor has leased to this worker.
+    pub(super) leased_memory: AtomicU64,
+    /// Held from the look at what of them is used until it is used, so that nothing else uses it.
+    pub(super) using_memory: tokio::sync::Mutex<()>,
     numbers: AtomicU64,
 }
 
@@ -117,6 +121,8 @@ impl Broker {
             refusals,
             sessions: Mutex::default(),
             leased_sessions: AtomicU64::new(0),
+            leased_memory: AtomicU64::new(0),
+            using_memory: tokio::sync::Mutex::default(),
             leasing: tokio::sync::Mutex::default(),
             numbers: AtomicU64::new(1),
         }

@@ -14,6 +14,7 @@ pub mod monitor_link;
 pub mod policy;
 pub mod broker;
 pub mod places;
+pub mod memory_lease;
 pub mod connection;
 mod streams;
 

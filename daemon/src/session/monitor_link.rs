@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::{Caller, Query, SessionLimit};
+use sockbroker_monitor::message::{Caller, MemoryLimit, Query, SessionLimit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::limits::{Limits, size};
@@ -21,6 +21,9 @@ pub enum MonitorRequest {
     Reload(oneshot::Sender<Result<u64, String>>),
     /// Asks for this number of further sessions; they are leased when the sender is used, unless a limit leaves none.
     Lease(u64, oneshot::Sender<Result<(), SessionLimit>>),
+    /// Asks for this number of further bytes of kernel memory; they are leased when the sender is used, unless a limit
+    /// does not allow it.
+    LeaseMemory(u64, oneshot::Sender<Result<(), MemoryLimit>>),
     /// Claims a port or a group: whether no other worker has it.
     Claim(Claim, oneshot::Sender<bool>),
     /// Gives a claim back.
@@ -90,6 +93,13 @@ impl MonitorLink {
     pub(super) async fn lease(&self, sessions: u64) -> OpResult<Result<(), SessionLimit>> {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::Lease(sessions, sender));
+        result.await.map_err(|_ended| ended())
+    }
+
+    /// Leases further bytes of kernel memory; or the limit that does not allow it.
+    pub(super) async fn lease_memory(&self, bytes: u64) -> OpResult<Result<(), MemoryLimit>> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::LeaseMemory(bytes, sender));
         result.await.map_err(|_ended| ended())
     }
 

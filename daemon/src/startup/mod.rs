@@ -4,6 +4,7 @@ pub mod args;
 mod monitor;
 mod worker;
 mod beginning;
+mod leases;
 mod worker_ids;
 mod opener;
 mod caller;

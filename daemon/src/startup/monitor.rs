@@ -59,6 +59,8 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     if drops {
         leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
     }
+    // After the opener, which makes calls that no other process makes.
+    confine::confine_monitor(&config.confine)?;
     let (audit, writer) = match audit::open(args, &config.audit.to)? {
         Some(sink) => audit::start(sink, config.limits.audit())?,
         None => (Audit::default(), None),
@@ -135,6 +137,8 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         sessions: limits.sessions,
         sessions_reserved: limits.sessions_reserved,
         sessions_per_user: limits.sessions_per_user,
+        kernel_bytes: limits.kernel_bytes_in_all,
+        kernel_bytes_per_user: limits.kernel_bytes_per_user,
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,

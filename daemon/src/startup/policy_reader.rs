@@ -1,12 +1,14 @@
 //! The policy reader: reads the policy's files, resolves the names in them, and sends the result to the monitor.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_monitor::account::{self, Subordinate};
 use sockbroker_monitor::channel::Channel;
 use sockbroker_monitor::message::{FromReader, Granted, Nothing, Subject, UserFacts};
+use sockbroker_monitor::user_names::UserNames;
 use sockbroker_policy::file::Directory;
 use sockbroker_policy::need::makes_unix_calls;
 use sockbroker_policy::rule::{Effect, Rule};
@@ -23,6 +25,8 @@ use crate::config::policy::{Accounts, ResolvedPolicy};
 const WARNINGS: usize = 64;
 /// The characters of a text that are sent.
 const TEXT: usize = 8192;
+/// The bytes of the file of users that are read.
+const PASSWD: u64 = 1 << 20;
 
 /// Reads the policy that the arguments name.
 pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
@@ -61,6 +65,7 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
         administrators: administrators(rules()),
         unix_callers: unix_callers(rules()),
         accounts: accounts(&subordinate, &Accounts),
+        names: UserNames::of_passwd(&passwd()),
     };
     let users = postcard::to_stdvec(&users).map_err(|error| fail(&error))?;
     let users = sealed::create("users", &users).map_err(|error| fail(&error))?;
@@ -72,6 +77,16 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let message = FromReader::Policy { needs_opener, reaches_networks };
     let descriptors = [memory.as_fd(), users.as_fd()];
     channel.send(&message, &descriptors).map_err(|error| fail(&error))
+}
+
+/// The start of the file of users. It is not searched by the name service, which can list many users slowly.
+fn passwd() -> String {
+    let mut text = Vec::new();
+    // Without it, processes have no names of users.
+    if let Ok(file) = File::open("/etc/passwd") {
+        drop(file.take(PASSWD).read_to_end(&mut text));
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The start of a text, which fits into a message.

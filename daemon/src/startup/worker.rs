@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Caller, CallerRefusal, MonitorChannel, Query, ReaderRefusal, SessionLimit,
-    ToMonitor, ToWorker,
+    Beginning, Build, Caller, CallerRefusal, MonitorChannel, Query, ReaderRefusal, ToMonitor,
+    ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
@@ -25,6 +25,7 @@ use super::audit;
 use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
 use super::error::StartError;
+use super::leases::{self, Leases};
 use super::sources::{MEMORY, in_memory, read_sealed_policy};
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
@@ -141,7 +142,7 @@ async fn serve(
         counters: Vec::new(),
         next: 0,
         reloads: HashMap::new(),
-        leases: HashMap::new(),
+        leases: Leases::default(),
         claims: HashMap::new(),
         callers: HashMap::new(),
         readers: HashMap::new(),
@@ -193,7 +194,7 @@ struct Follower {
     /// The number of the last request.
     next: u64,
     reloads: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
-    leases: HashMap<u64, oneshot::Sender<Result<(), SessionLimit>>>,
+    leases: Leases,
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
     callers: HashMap<u64, oneshot::Sender<Started>>,
     readers: HashMap<u64, oneshot::Sender<captures::Started>>,
@@ -291,10 +292,10 @@ impl Follower {
                 }
             }
             ToWorker::Leased { request, sessions } => {
-                let leased = sessions.map(|sessions| self.broker.lease_sessions(sessions));
-                if let Some(lease) = self.leases.remove(&request) {
-                    lease.send(leased).ok();
-                }
+                self.leases.sessions_leased(&self.broker, request, sessions);
+            }
+            ToWorker::MemoryLeased { request, leased } => {
+                self.leases.memory_leased(&self.broker, request, leased);
             }
             ToWorker::Claimed { request, granted } => self.claimed(request, granted)?,
             ToWorker::Caller { request } => {
@@ -398,8 +399,12 @@ impl Follower {
                 self.send(ToMonitor::Reload { request: number }, None)
             }
             MonitorRequest::Lease(sessions, sender) => {
-                self.leases.insert(number, sender);
+                self.leases.of_sessions(number, sender);
                 self.send(ToMonitor::Lease { request: number, sessions }, None)
+            }
+            MonitorRequest::LeaseMemory(bytes, sender) => {
+                self.leases.of_memory(number, bytes, sender);
+                self.send(ToMonitor::LeaseMemory { request: number, bytes }, None)
             }
             MonitorRequest::Claim(claim, sender) => {
                 self.claims.insert(number, (claim, sender));
@@ -437,9 +442,8 @@ impl Follower {
 
     /// Asks to end after a time without connections and sessions.
     fn check_idle(&mut self) -> io::Result<()> {
-        let sessions = self.broker.give_back_sessions();
-        if sessions > 0 {
-            self.send(ToMonitor::Return { sessions }, None)?;
+        for message in leases::unused(&self.broker) {
+            self.send(message, None)?;
         }
         let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
         self.broker.callers.end_idle(longest);

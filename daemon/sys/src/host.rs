@@ -22,7 +22,7 @@ pub fn memory() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::errno;
+    use crate::testing::{errno, skip};
 
     #[test]
     fn hostname_is_not_empty() {
@@ -36,7 +36,7 @@ mod tests {
         let before = hostname().unwrap();
         let errno = errno(set_hostname(&[b'x'; 65]));
         if errno == libc::EPERM {
-            eprintln!("skipped: setting the hostname (CAP_SYS_ADMIN)");
+            skip("needs CAP_SYS_ADMIN");
         } else {
             assert_eq!(errno, libc::EINVAL);
         }

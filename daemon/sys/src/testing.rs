@@ -1,6 +1,6 @@
 //! Sockets and directories for the tests of this crate. Every socket is non-blocking.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,12 +75,22 @@ pub(crate) fn assert_refused<T>(result: io::Result<T>) {
     assert_eq!(error.raw_os_error(), None);
 }
 
-/// The result; `None`, with a message that the test is skipped, if a privilege or a family is missing.
+/// Reports that a test is skipped, on the standard error that the test runner does not capture, in the words that
+/// `.ci/run` counts.
+pub(crate) fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("sockbroker-sys");
+    // One write, so that lines do not mix. The test runner can be in the middle of a line.
+    let line = format!("\nSKIPPED ({reason}): {test}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// The result; `None`, and the test is reported as skipped, if a privilege or a family is missing.
 pub(crate) fn unless_lacking<T>(what: &str, result: io::Result<T>) -> Option<T> {
     const LACKING: [i32; 3] = [libc::EPERM, libc::EACCES, libc::EAFNOSUPPORT];
     match result {
         Err(error) if error.raw_os_error().is_some_and(|errno| LACKING.contains(&errno)) => {
-            eprintln!("skipped: {what}: {error}");
+            skip(&format!("needs {what}"));
             None
         }
         result => Some(result.unwrap()),

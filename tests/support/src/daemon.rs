@@ -399,8 +399,10 @@ fn is_child(number: u32, broker: u32, role: &str, uid: u32) -> bool {
     let read = |file| fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
     let stat = read("stat");
     let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+    let name = read("cmdline");
     parent == Some(&broker.to_string())
-        && read("cmdline").starts_with(&format!("sockbrokerd: {role} (uid {uid})"))
+        && name.starts_with(&format!("sockbrokerd: {role} "))
+        && name.split('\0').next().is_some_and(|name| name.ends_with(&format!("(uid {uid})")))
 }
 
 /// The first id of a line of `/proc/PID/status`.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueHint};
-use sockbroker_client::CaptureRequest;
+use sockbroker_client::{CaptureRequest, Netns};
 use sockbroker_proto::api::capture::CaptureOptions;
 
 use super::interface::Interface;
@@ -227,7 +227,7 @@ impl ExtcapArgs {
                 buffer_bytes: Some(self.buffer_size.saturating_mul(1024)),
                 ..CaptureOptions::default()
             },
-            netns: self.netns(),
+            netns: self.netns().map(Netns::from),
             ..CaptureRequest::default()
         }
     }
@@ -271,10 +271,11 @@ mod tests {
     #[test]
     fn options_reach_the_request() {
         let request = args(&["--netns", ""]).request("any");
-        assert_eq!((request.interfaces, request.netns), (Vec::new(), None));
+        assert!(request.interfaces.is_empty() && request.netns.is_none());
         let words = ["--snaplen", "0", "--buffer-size", "64", "--netns", "lab1", "--promiscuous"];
         let request = args(&words).request("eth0");
-        assert_eq!((request.interfaces, request.netns), (vec!["eth0".into()], Some("lab1".into())));
+        let netns = request.netns.map(|netns| netns.to_string());
+        assert_eq!((request.interfaces, netns), (vec!["eth0".into()], Some("lab1".into())));
         let options = request.options;
         assert_eq!((options.snaplen, options.buffer_bytes), (Some(SNAPLEN_MAX), Some(65_536)));
         assert!(options.promiscuous);

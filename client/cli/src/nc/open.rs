@@ -237,7 +237,7 @@ fn make(connection: &Connection, candidate: &Candidate) -> Result<Socket, Failur
     let Candidate { domain, kind, protocol, .. } = *candidate;
     let broker = connection.broker();
     let made = match connection.netns() {
-        Some(netns) => Socket::new_within(broker, domain, kind, protocol, netns),
+        Some(netns) => broker.namespace(netns).socket(domain, kind, protocol),
         None => Socket::new(broker, domain, kind, protocol),
     };
     made.map_err(|error| failure("socket.socket", &error))

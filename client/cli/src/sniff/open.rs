@@ -1,7 +1,7 @@
 //! Opens the capture.
 
-use sockbroker_client::CaptureRequest;
 use sockbroker_client::blocking::CaptureStream;
+use sockbroker_client::{CaptureRequest, Netns};
 use sockbroker_pcapng::LinkType;
 use sockbroker_proto::api::capture::{CaptureInterface, CaptureOptions};
 
@@ -28,7 +28,7 @@ pub(super) fn open(
             packets: args.count,
             ..CaptureOptions::default()
         },
-        netns: args.netns.clone(),
+        netns: args.netns.clone().map(Netns::from),
         ..CaptureRequest::default()
     };
     open_filtered(connection, request, filter, "-p captures without promiscuous mode")

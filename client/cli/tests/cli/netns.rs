@@ -61,3 +61,40 @@ fn programs_use_their_own_network_namespace() {
         assert!(wrong.contains("does not select a network namespace"), "{wrong}");
     });
 }
+
+const NAMED_POLICY: &str = r#"
+version = 1
+
+[[rule]]
+name = "laboratory"
+subject = { uids = [0] }
+allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "capture", "interfaces", "resolve"]
+netns = ["lab1"]
+"#;
+
+#[test]
+fn programs_use_a_network_namespace_with_a_name() {
+    namespace::inside("netns::programs_use_a_network_namespace_with_a_name", || {
+        let start = Start::new(PROGRAM).shell("set -- broker \"$@\"").policy(NAMED_POLICY);
+        let folder = start.folder().join("netns");
+        let file = folder.join("lab1");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let steps = "ip link set lo up && ip link add far0 type veth peer name far1";
+        let mut made = Command::new("unshare");
+        made.arg(format!("--net={}", file.display())).args(["sh", "-c", steps]);
+        assert!(made.status().unwrap().success());
+        let section = format!("[namespaces]\nfolders = [\"{}\"]\n", folder.display());
+        let broker = start.section(&section).start();
+        let named = |program: &[&str]| run_at(&broker, program).success();
+        let listed = named(&["sniff", "--netns", "lab1", "--list-interfaces"]);
+        assert!(listed.contains(".far0\n"), "{listed}");
+        let replies = named(&["ping", "--netns", "lab1", "-c", "1", "127.0.0.1"]);
+        assert!(replies.contains("1 packets transmitted, 1 received"), "{replies}");
+        // The port is refused where nothing listens, by the network of the name.
+        let refused = run_at(&broker, &["nc", "--netns", "lab1", "127.0.0.1", "9"]).failure(1);
+        assert!(refused.contains("ECONNREFUSED"), "{refused}");
+        // The network of the broker is another one.
+        assert!(!named(&["sniff", "--list-interfaces"]).contains("far0"));
+    });
+}

@@ -55,7 +55,7 @@ impl Broker {
     ///
     /// The errors of creating, binding and listening.
     pub async fn create_server(&self, address: impl Into<Address>) -> Result<Socket> {
-        Socket::create(self, operation::create_server(address.into())).await
+        Socket::create(self, operation::create_server(address.into(), None)).await
     }
 
     /// Connects by TCP to the first address of a host that accepts, like `socket.create_connection` of
@@ -65,7 +65,7 @@ impl Broker {
     ///
     /// [`Error::Resolver`], or the error of the last attempt.
     pub async fn create_connection(&self, address: impl Into<Address>) -> Result<Socket> {
-        Socket::create(self, operation::create_connection(address.into())).await
+        Socket::create(self, operation::create_connection(address.into(), None)).await
     }
 
     /// Creates two connected sockets, like `socketpair(2)`.

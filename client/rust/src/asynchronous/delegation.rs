@@ -31,23 +31,6 @@ impl Broker {
         self.run(operation::delegate(domain, ty, protocol, program, None)).await
     }
 
-    /// [`Broker::delegate`] in a network namespace: `caller` for that of the socket with which this process
-    /// connected to the broker, or a name of `ip netns list`.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Broker::delegate`], and the error of the namespace.
-    pub async fn delegate_within(
-        &self,
-        domain: Domain,
-        ty: Type,
-        protocol: Protocol,
-        program: Option<Program>,
-        netns: &str,
-    ) -> Result<OwnedFd> {
-        self.run(operation::delegate(domain, ty, protocol, program, Some(netns))).await
-    }
-
     /// Binds a socket of this process, such as to a port that the kernel refuses to it. The broker keeps no
     /// copy of the descriptor.
     ///

@@ -40,9 +40,11 @@ mod capture;
 mod broker_calls;
 mod delegation;
 mod names;
+mod namespace;
 mod socket_calls;
 mod options;
 
 pub use broker::Broker;
 pub use capture::Capture;
+pub use namespace::Namespace;
 pub use socket::Socket;

@@ -1,6 +1,6 @@
 //! Calls of the resolver, of the databases of protocols and services, and about interface names.
 //!
-//! All of them run in the broker, with its configuration and its network.
+//! All of them run in the broker, with its configuration and its network. [`Broker::namespace`] is for other networks.
 
 use super::broker::Broker;
 use crate::address::Address;
@@ -23,23 +23,7 @@ impl Broker {
         port: Option<u16>,
         hints: AddressHints,
     ) -> Result<Vec<AddressInfo>> {
-        self.run(operation::getaddrinfo(host, port, hints)).await
-    }
-
-    /// [`Broker::getaddrinfo`] in a network namespace with a name, by its files in `/etc/netns`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Resolver`] with an `EAI_*` code, [`Error::Denied`] if the policy does not grant it, [`Error::Os`] if there
-    /// is no such namespace or no name server in its files.
-    pub async fn getaddrinfo_within(
-        &self,
-        host: Option<&str>,
-        port: Option<u16>,
-        hints: AddressHints,
-        netns: &str,
-    ) -> Result<Vec<AddressInfo>> {
-        self.run(operation::getaddrinfo_within(host, port, hints, netns)).await
+        self.run(operation::getaddrinfo(host, port, hints, None)).await
     }
 
     /// The host and the service of an address as text, like `getnameinfo(3)`. `flags` are `NI_*`, such as
@@ -49,12 +33,12 @@ impl Broker {
     ///
     /// [`Error::Resolver`] with an `EAI_*` code.
     pub async fn getnameinfo(&self, address: Address, flags: i32) -> Result<(String, String)> {
-        self.run(operation::getnameinfo(address, flags)).await
+        self.run(operation::getnameinfo(address, flags, None)).await
     }
 
     /// The fully qualified name of a host; without a name, that of the broker's host.
     pub async fn getfqdn(&self, name: Option<&str>) -> Result<String> {
-        self.run(operation::getfqdn(name)).await
+        self.run(operation::getfqdn(name, None)).await
     }
 
     /// One IPv4 address of a host, as text.
@@ -63,7 +47,7 @@ impl Broker {
     ///
     /// [`Error::Resolver`].
     pub async fn gethostbyname(&self, name: &str) -> Result<String> {
-        self.run(operation::gethostbyname(name)).await
+        self.run(operation::gethostbyname(name, None)).await
     }
 
     /// The names and IPv4 addresses of a host.
@@ -72,7 +56,7 @@ impl Broker {
     ///
     /// [`Error::Resolver`].
     pub async fn gethostbyname_ex(&self, name: &str) -> Result<Host> {
-        self.run(operation::gethostbyname_ex(name)).await
+        self.run(operation::gethostbyname_ex(name, None)).await
     }
 
     /// The names and addresses of the host with this address.
@@ -81,7 +65,7 @@ impl Broker {
     ///
     /// [`Error::Resolver`].
     pub async fn gethostbyaddr(&self, address: &str) -> Result<Host> {
-        self.run(operation::gethostbyaddr(address)).await
+        self.run(operation::gethostbyaddr(address, None)).await
     }
 
     /// The number of a protocol, such as 6 for `tcp`.
@@ -118,16 +102,16 @@ impl Broker {
 
     /// The index and the name of each interface.
     pub async fn if_nameindex(&self) -> Result<Vec<(u32, String)>> {
-        self.run(operation::if_nameindex()).await
+        self.run(operation::if_nameindex(None)).await
     }
 
     /// The index of an interface.
     pub async fn if_nametoindex(&self, name: &str) -> Result<u32> {
-        self.run(operation::if_nametoindex(name)).await
+        self.run(operation::if_nametoindex(name, None)).await
     }
 
     /// The name of an interface.
     pub async fn if_indextoname(&self, index: u32) -> Result<String> {
-        self.run(operation::if_indextoname(index)).await
+        self.run(operation::if_indextoname(index, None)).await
     }
 }

@@ -29,22 +29,6 @@ impl Socket {
         Self::create(broker, operation::socket(domain, ty, protocol)).await
     }
 
-    /// Creates a socket in another network namespace than that of the broker: `caller` for the one in which this
-    /// process connected to the broker, or a name of `ip netns list`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Denied`] if the policy does not grant it, [`Error::Os`] if there is no such namespace.
-    pub async fn new_within(
-        broker: &Broker,
-        domain: Domain,
-        ty: Type,
-        protocol: Protocol,
-        netns: &str,
-    ) -> Result<Self> {
-        Self::create(broker, operation::socket_within(domain, ty, protocol, netns)).await
-    }
-
     /// Creates a second handle for the same socket, like `dup(2)`.
     pub async fn try_clone(&self) -> Result<Self> {
         Self::create(self.broker(), operation::dup(self.handle())).await

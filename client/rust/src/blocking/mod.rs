@@ -23,10 +23,12 @@ mod capture;
 mod broker_calls;
 mod delegation;
 mod names;
+mod namespace;
 mod socket_calls;
 mod options;
 
 pub use broker::Broker;
 pub use cancellation::CancellationToken;
 pub use capture::{Capture, CaptureStream};
+pub use namespace::Namespace;
 pub use socket::Socket;

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sockbroker_proto::api::values::Netns as Selector;
 
 use crate::error::Result;
+use crate::netns::Netns;
 use crate::request::{Attachments, Request};
 use crate::wire::response::Response;
 
@@ -36,6 +38,17 @@ impl<'a, P: Serialize, T> Call<'a, P, T> {
         read: fn(&mut Response<'_>) -> Result<T>,
     ) -> Self {
         Self::of(Request::new(method, params), read)
+    }
+
+    /// A call in a network namespace. `params` makes the parameters from the one that selects it.
+    pub(super) fn in_netns(
+        method: &'a str,
+        netns: Option<&Netns>,
+        params: impl FnOnce(Option<Selector>) -> P,
+        read: fn(&mut Response<'_>) -> Result<T>,
+    ) -> Self {
+        let (selector, file) = netns.map(Netns::parameter).unzip();
+        Self::of(Request::new(method, params(selector)).with_file(file.flatten()), read)
     }
 
     pub(super) fn of(request: Request<'a, P>, read: fn(&mut Response<'_>) -> Result<T>) -> Self {

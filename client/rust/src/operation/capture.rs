@@ -7,6 +7,7 @@ use serde::Serialize;
 use sockbroker_proto::api::capture::{
     CaptureOpened, CaptureOptions, CapturePart, CaptureStats, FilterReplaced,
 };
+use sockbroker_proto::api::values::Netns as Selector;
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
@@ -29,21 +30,20 @@ pub(crate) fn open_capture(
         interfaces: Option<&'a [String]>,
         filter: Option<Bytes>,
         options: &'a CaptureOptions,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        netns: Option<&'a str>,
+        netns: Option<Selector>,
     }
     fn read(response: &mut Response<'_>) -> Result<(CaptureOpened, Option<OwnedFd>)> {
         let opened: CaptureOpened = response.value()?;
         let stream = opened.fd.then(|| response.take_descriptor()).transpose()?;
         Ok((opened, stream))
     }
-    let params = Params {
+    let params = |netns| Params {
         interfaces: (!request.interfaces.is_empty()).then_some(&*request.interfaces),
         filter: program(&request.filter),
         options: &request.options,
-        netns: request.netns.as_deref(),
+        netns,
     };
-    Call::new("capture.open", params, read)
+    Call::in_netns("capture.open", request.netns.as_ref(), params, read)
 }
 
 pub(crate) fn capture_stats(handle: Handle) -> impl Operation<Output = CaptureStats> {

@@ -14,6 +14,7 @@ use super::socket::descriptor;
 use crate::address::Address;
 use crate::address::file::PathUse;
 use crate::constant::{Domain, Protocol, Type};
+use crate::netns::Netns;
 use crate::option::RawValue;
 use crate::request::{PayloadEncoding, Request};
 
@@ -22,9 +23,10 @@ pub(crate) fn delegate(
     ty: Type,
     protocol: Protocol,
     program: Option<Program>,
-    netns: Option<&str>,
+    netns: Option<&Netns>,
 ) -> impl Operation<Output = OwnedFd> {
-    Call::new("socket.delegate", (domain, ty, protocol, program, netns), descriptor)
+    let params = |netns| (domain, ty, protocol, program, netns);
+    Call::in_netns("socket.delegate", netns, params, descriptor)
 }
 
 /// Binds the only descriptor. This process opens the folder of a path, if the connection can pass descriptors.

@@ -5,6 +5,7 @@ use sockbroker_proto::api::name::{AddressInfo as WireAddressInfo, HostEntry};
 use super::call::{Call, Operation, json};
 use crate::address::Address;
 use crate::error::Result;
+use crate::netns::Netns;
 use crate::values::{AddressHints, AddressInfo, Host, SocketSpec};
 use crate::wire::response::Response;
 
@@ -12,42 +13,38 @@ pub(crate) fn getaddrinfo(
     host: Option<&str>,
     port: Option<u16>,
     hints: AddressHints,
+    netns: Option<&Netns>,
 ) -> impl Operation<Output = Vec<AddressInfo>> {
-    let params = (host, port, hints.domain, hints.ty, hints.protocol, hints.flags);
-    Call::new("socket.getaddrinfo", params, address_infos)
-}
-
-pub(crate) fn getaddrinfo_within(
-    host: Option<&str>,
-    port: Option<u16>,
-    hints: AddressHints,
-    netns: &str,
-) -> impl Operation<Output = Vec<AddressInfo>> {
-    let params = (host, port, hints.domain, hints.ty, hints.protocol, hints.flags, netns);
-    Call::new("socket.getaddrinfo", params, address_infos)
+    let AddressHints { domain, ty, protocol, flags } = hints;
+    let params = |netns| (host, port, domain, ty, protocol, flags, netns);
+    Call::in_netns("socket.getaddrinfo", netns, params, address_infos)
 }
 
 pub(crate) fn getnameinfo(
     address: Address,
     flags: i32,
+    netns: Option<&Netns>,
 ) -> impl Operation<Output = (String, String)> {
-    Call::new("socket.getnameinfo", (address, flags), json)
+    Call::in_netns("socket.getnameinfo", netns, |netns| (address, flags, netns), json)
 }
 
-pub(crate) fn getfqdn(name: Option<&str>) -> impl Operation<Output = String> {
-    Call::new("socket.getfqdn", (name,), json)
+pub(crate) fn getfqdn(
+    name: Option<&str>,
+    netns: Option<&Netns>,
+) -> impl Operation<Output = String> {
+    Call::in_netns("socket.getfqdn", netns, |netns| (name, netns), json)
 }
 
-pub(crate) fn gethostbyname(name: &str) -> impl Operation<Output = String> {
-    Call::new("socket.gethostbyname", (name,), json)
+pub(crate) fn gethostbyname(name: &str, netns: Option<&Netns>) -> impl Operation<Output = String> {
+    Call::in_netns("socket.gethostbyname", netns, |netns| (name, netns), json)
 }
 
-pub(crate) fn gethostbyname_ex(name: &str) -> impl Operation<Output = Host> {
-    Call::new("socket.gethostbyname_ex", (name,), host)
+pub(crate) fn gethostbyname_ex(name: &str, netns: Option<&Netns>) -> impl Operation<Output = Host> {
+    Call::in_netns("socket.gethostbyname_ex", netns, |netns| (name, netns), host)
 }
 
-pub(crate) fn gethostbyaddr(address: &str) -> impl Operation<Output = Host> {
-    Call::new("socket.gethostbyaddr", (address,), host)
+pub(crate) fn gethostbyaddr(address: &str, netns: Option<&Netns>) -> impl Operation<Output = Host> {
+    Call::in_netns("socket.gethostbyaddr", netns, |netns| (address, netns), host)
 }
 
 pub(crate) fn getprotobyname(name: &str) -> impl Operation<Output = i32> {
@@ -66,16 +63,16 @@ pub(crate) fn gethostname() -> impl Operation<Output = String> {
     Call::new("socket.gethostname", (), json)
 }
 
-pub(crate) fn if_nameindex() -> impl Operation<Output = Vec<(u32, String)>> {
-    Call::new("socket.if_nameindex", (), json)
+pub(crate) fn if_nameindex(netns: Option<&Netns>) -> impl Operation<Output = Vec<(u32, String)>> {
+    Call::in_netns("socket.if_nameindex", netns, |netns| (netns,), json)
 }
 
-pub(crate) fn if_nametoindex(name: &str) -> impl Operation<Output = u32> {
-    Call::new("socket.if_nametoindex", (name,), json)
+pub(crate) fn if_nametoindex(name: &str, netns: Option<&Netns>) -> impl Operation<Output = u32> {
+    Call::in_netns("socket.if_nametoindex", netns, |netns| (name, netns), json)
 }
 
-pub(crate) fn if_indextoname(index: u32) -> impl Operation<Output = String> {
-    Call::new("socket.if_indextoname", (index,), json)
+pub(crate) fn if_indextoname(index: u32, netns: Option<&Netns>) -> impl Operation<Output = String> {
+    Call::in_netns("socket.if_indextoname", netns, |netns| (index, netns), json)
 }
 
 fn address_infos(response: &mut Response<'_>) -> Result<Vec<AddressInfo>> {

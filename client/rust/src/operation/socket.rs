@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use serde::Serialize;
-use sockbroker_proto::api::values::{Accepted, Created};
+use sockbroker_proto::api::values::{Accepted, Created, Netns as Selector};
 use sockbroker_proto::handle::Handle;
 
 use super::call::{Call, Operation, json};
@@ -13,6 +13,7 @@ use crate::address::Address;
 use crate::address::file::PathUse;
 use crate::constant::{Domain, Events, Protocol, Type};
 use crate::error::Result;
+use crate::netns::Netns;
 use crate::request::Request;
 use crate::values::SocketSpec;
 use crate::wire::response::Response;
@@ -43,21 +44,18 @@ pub(crate) fn socket_within(
     domain: Domain,
     ty: Type,
     protocol: Protocol,
-    netns: &str,
+    netns: &Netns,
 ) -> impl Operation<Output = NewSocket> {
     /// By name, because an absent timeout is the default.
     #[derive(Serialize)]
-    struct Params<'a> {
+    struct Params {
         family: Domain,
         r#type: Type,
         proto: Protocol,
-        netns: &'a str,
+        netns: Option<Selector>,
     }
-    Call::new(
-        "socket.socket",
-        Params { family: domain, r#type: ty, proto: protocol, netns },
-        new_socket,
-    )
+    let params = |netns| Params { family: domain, r#type: ty, proto: protocol, netns };
+    Call::in_netns("socket.socket", Some(netns), params, new_socket)
 }
 
 pub(crate) fn socketpair(
@@ -72,23 +70,38 @@ pub(crate) fn socketpair(
     Call::new("socket.socketpair", (domain, ty, protocol), read)
 }
 
-pub(crate) fn create_connection(address: Address) -> impl Operation<Output = NewSocket> {
+pub(crate) fn create_connection(
+    address: Address,
+    netns: Option<&Netns>,
+) -> impl Operation<Output = NewSocket> {
     /// By name: by position the broker cannot distinguish an absent timeout, which is the default, from
     /// `null`, which means without a timeout.
     #[derive(Serialize)]
     struct Params {
         address: Address,
+        netns: Option<Selector>,
     }
-    Call::new("socket.create_connection", Params { address }, new_socket)
+    let params = |netns| Params { address, netns };
+    Call::in_netns("socket.create_connection", netns, params, new_socket)
 }
 
-pub(crate) fn create_server(address: Address) -> impl Operation<Output = NewSocket> {
-    let domain = match address.to_inet() {
+pub(crate) fn create_server(
+    address: Address,
+    netns: Option<&Netns>,
+) -> impl Operation<Output = NewSocket> {
+    #[derive(Serialize)]
+    struct Params {
+        address: Address,
+        family: Domain,
+        netns: Option<Selector>,
+    }
+    let family = match address.to_inet() {
         Some(SocketAddr::V6(_)) => Domain::IPV6,
         // A host name means IPv4.
         Some(SocketAddr::V4(_)) | None => Domain::IPV4,
     };
-    Call::new("socket.create_server", (address, domain), new_socket)
+    let params = |netns| Params { address, family, netns };
+    Call::in_netns("socket.create_server", netns, params, new_socket)
 }
 
 /// Adopts the only descriptor of the request.

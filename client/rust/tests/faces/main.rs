@@ -11,5 +11,6 @@ mod descriptors;
 mod threads;
 mod dropping;
 mod names;
+mod namespaces;
 mod packets;
 mod examples;

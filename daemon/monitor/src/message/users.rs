@@ -5,6 +5,7 @@ use sockbroker_policy::subject::OVERFLOW_UID;
 use sockbroker_sys::credentials::Credentials;
 
 use crate::account::Accounts;
+use crate::user_names::UserNames;
 
 /// What the monitor has to know about users. It asks no name service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,7 @@ pub struct UserFacts {
     /// To whom it grants calls on `AF_UNIX` sockets, which are made with the ids of the caller.
     pub unix_callers: Granted,
     pub accounts: Accounts,
+    pub names: UserNames,
 }
 
 /// The principals to whom a policy grants something, as far as the monitor can judge them: by user and groups.

@@ -7,7 +7,9 @@ use super::host::{Host, Refusal};
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use crate::channel::ChannelError;
 use crate::claim::Claim;
-use crate::message::{CallerRefusal, ReaderRefusal, SessionLimit, ToMonitor, ToOpener, ToWorker};
+use crate::message::{
+    CallerRefusal, MemoryLimit, ReaderRefusal, SessionLimit, ToMonitor, ToOpener, ToWorker,
+};
 
 /// Requests of one worker to read the policy that wait at a time. Each is of a waiting call, and the limits on those
 /// are lower.
@@ -73,9 +75,9 @@ impl<H: Host> Monitor<H> {
                 self.refuse(Refusal::NoFiles { uid });
             }
             ToMonitor::Lease { request, sessions } => self.lease(token, request, sessions),
-            ToMonitor::Return { sessions } => {
-                worker.leased = worker.leased.saturating_sub(sessions);
-            }
+            ToMonitor::Return { sessions } => worker.return_sessions(sessions),
+            ToMonitor::LeaseMemory { request, bytes } => self.lease_memory(token, request, bytes),
+            ToMonitor::ReturnMemory { bytes } => worker.return_memory(bytes),
             ToMonitor::Claim { request, claim } => self.claim(token, request, claim),
             ToMonitor::Unclaim { claim } => self.claims.end(token, claim),
             ToMonitor::Closed { number } => {
@@ -135,7 +137,7 @@ impl<H: Host> Monitor<H> {
     /// Starts a process that makes calls with the ids of the worker's caller, if the policy grants such calls.
     fn start_caller(&mut self, token: u64, request: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let peer = worker.peer();
+        let (peer, names) = (worker.peer(), &self.policies.users.names);
         let refusal = if !self.policies.users.unix_callers.include(peer, is_owner(peer.uid)) {
             tracing::warn!(
                 uid = peer.uid,
@@ -147,7 +149,7 @@ impl<H: Host> Monitor<H> {
         } else if !self.callers.starts.admit(peer.uid, Instant::now()) {
             CallerRefusal::Starts
         } else {
-            match self.callers.start(token, peer, self.configuration.as_fd()) {
+            match self.callers.start(token, peer, names, self.configuration.as_fd()) {
                 Ok((calls, sends)) => {
                     return self.send(token, &ToWorker::Caller { request }, &[&calls, &sends]);
                 }
@@ -170,7 +172,8 @@ impl<H: Host> Monitor<H> {
             (_, Err(refusal)) => Err(refusal),
             _ if !self.readers.starts.admit(uid, Instant::now()) => Err(ReaderRefusal::Starts),
             (Some(opener), Ok(id)) => {
-                match self.readers.start(token, uid, id, self.configuration.as_fd()) {
+                let name = self.policies.users.names.process_name("reader", uid);
+                match self.readers.start(token, (uid, &name), id, self.configuration.as_fd()) {
                     Ok((channel, of_opener)) => {
                         opener.send(ToOpener::Reader { worker: token }, vec![of_opener]);
                         Ok(channel)
@@ -214,5 +217,24 @@ impl<H: Host> Monitor<H> {
             worker.leased += sessions;
         }
         self.send(token, &ToWorker::Leased { request, sessions }, &[]);
+    }
+
+    /// Leases kernel memory to a worker: all that it asks for, or nothing.
+    fn lease_memory(&mut self, token: u64, request: u64, bytes: u64) {
+        let Some(worker) = self.workers.get(&token) else { return };
+        let leased = self.workers.values().map(|worker| (worker.uid(), worker.leased_memory));
+        let all = leased.clone().map(|(_, bytes)| bytes).fold(bytes, u64::saturating_add);
+        let own = self.of_account(worker.uid(), leased).saturating_add(bytes);
+        let leased = if own > self.limits.kernel_bytes_per_user {
+            Err(MemoryLimit::OfUser)
+        } else if all > self.limits.kernel_bytes {
+            Err(MemoryLimit::InAll)
+        } else {
+            Ok(())
+        };
+        if let (Ok(()), Some(worker)) = (leased, self.workers.get_mut(&token)) {
+            worker.leased_memory += bytes;
+        }
+        self.send(token, &ToWorker::MemoryLeased { request, leased }, &[]);
     }
 }

@@ -14,6 +14,7 @@ use crate::caller::message::{CallerIds, ToCaller};
 use crate::channel::Channel;
 use crate::message::{Build, Caller};
 use crate::role::{self, Role};
+use crate::user_names::UserNames;
 
 /// The processes of one worker that have not ended. Earlier ones end soon, unless their user has stopped them, and the
 /// monitor cannot kill them without `CAP_KILL`.
@@ -79,6 +80,7 @@ impl Callers {
         &mut self,
         token: u64,
         peer: &Credentials,
+        names: &UserNames,
         configuration: BorrowedFd<'_>,
     ) -> io::Result<(OwnedFd, OwnedFd)> {
         let earlier = self.running.entry(token).or_default();
@@ -105,7 +107,7 @@ impl Callers {
                 first.send(&begin, &[configuration, ids.as_fd(), sends_of_process.as_fd()])
             })
             .map_err(io::Error::other)?;
-        let name = format!("sockbrokerd: caller (uid {uid})");
+        let name = names.process_name("caller", uid);
         let child = role::start(Role::Caller, &name, &[], calls_of_process, Stdio::null())?;
         tracing::debug!(uid, pid = child.id(), "started a process that acts as the caller");
         self.running.entry(token).or_default().push(child);

@@ -168,7 +168,8 @@ impl<H: Host> Monitor<H> {
             }
         };
         descriptors.extend(opening.iter().flatten().map(OwnedFd::as_fd));
-        let started = Worker::start((peer.clone(), id), generation, &begin, &descriptors);
+        let name = self.policies.users.names.process_name("worker", uid);
+        let started = Worker::start((peer.clone(), id), &name, generation, &begin, &descriptors);
         let started = started.and_then(|(worker, audit)| {
             match self.events.add(worker.channel.as_fd(), token) {
                 Ok(()) => Ok((worker, audit)),

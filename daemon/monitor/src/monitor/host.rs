@@ -42,6 +42,9 @@ pub struct Limits {
     /// Sessions of root and the broker's own user in addition.
     pub sessions_reserved: u64,
     pub sessions_per_user: u64,
+    /// Kernel memory of the options of all sockets, in bytes.
+    pub kernel_bytes: u64,
+    pub kernel_bytes_per_user: u64,
     pub workers: u64,
     pub workers_per_user: u64,
     /// Starts of workers a second for one user.

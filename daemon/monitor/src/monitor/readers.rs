@@ -40,7 +40,7 @@ impl Readers {
     pub(super) fn start(
         &mut self,
         token: u64,
-        uid: u32,
+        (uid, name): (u32, &str),
         id: Option<WorkerId>,
         configuration: BorrowedFd<'_>,
     ) -> io::Result<(OwnedFd, OwnedFd)> {
@@ -62,8 +62,7 @@ impl Readers {
             .send(&ToReader::Hello(Build::OWN), &[])
             .and_then(|()| first.send(&begin, &[configuration, opener.as_fd()]))
             .map_err(io::Error::other)?;
-        let name = format!("sockbrokerd: reader (uid {uid})");
-        let child = role::start(Role::Reader, &name, &[], of_process, Stdio::null())?;
+        let child = role::start(Role::Reader, name, &[], of_process, Stdio::null())?;
         tracing::debug!(uid, pid = child.id(), "started a process that reads captures");
         self.running.entry(token).or_default().push((child, id));
         Ok((first.into_socket(), of_opener))

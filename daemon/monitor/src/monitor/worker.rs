@@ -64,6 +64,8 @@ pub(super) struct Worker {
     pub(super) flush_at: Option<Instant>,
     /// The number of sessions that the worker can have.
     pub(super) leased: u64,
+    /// The bytes of kernel memory that the worker can use.
+    pub(super) leased_memory: u64,
     /// Its requests to read the policy that are not answered.
     pub(super) reloads: u64,
 }
@@ -77,6 +79,7 @@ impl Worker {
     /// Starts a worker, and sends what it begins with. Returns also the pipe of its audit records.
     pub(super) fn start(
         (peer, id): (Credentials, Option<WorkerId>),
+        name: &str,
         generation: u64,
         begin: &ToWorker,
         descriptors: &[BorrowedFd<'_>],
@@ -84,12 +87,11 @@ impl Worker {
         let (channel, other) = Channel::pair()?;
         // A pipe, which cannot carry descriptors: closing it never waits.
         let (audit, audit_of_worker) = io::pipe()?;
-        let name = format!("sockbrokerd: worker (uid {})", peer.uid);
         // Before the start, so that the process finds them at once.
         channel.send(&ToWorker::Hello(Build::OWN), &[]).map_err(io::Error::other)?;
         channel.send(begin, descriptors).map_err(io::Error::other)?;
         let output = Stdio::from(audit_of_worker);
-        let child = role::start(Role::Worker, &name, &[], other, output)?;
+        let child = role::start(Role::Worker, name, &[], other, output)?;
         let worker = Self {
             child,
             channel,
@@ -108,6 +110,7 @@ impl Worker {
             passed: 0,
             flush_at: None,
             leased: 0,
+            leased_memory: 0,
             reloads: 0,
         };
         Ok((worker, audit))
@@ -190,6 +193,16 @@ impl Worker {
         self.passed -= 1;
         self.flush_at = Some(Instant::now() + RETRY);
         true
+    }
+
+    /// The worker gives sessions back.
+    pub(super) fn return_sessions(&mut self, sessions: u64) {
+        self.leased = self.leased.saturating_sub(sessions);
+    }
+
+    /// The worker gives kernel memory back.
+    pub(super) fn return_memory(&mut self, bytes: u64) {
+        self.leased_memory = self.leased_memory.saturating_sub(bytes);
     }
 
     /// A connection has ended.

@@ -125,6 +125,27 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_getcpu,
 ];
 
+/// Calls of the monitor in addition to those of the processes that it starts: a filter applies to these as well, so that it
+/// allows them to start, and to restrict themselves further.
+pub(super) const OF_MONITOR: &[c_long] = &[
+    // Processes of other roles. Landlock and the capabilities do not restrict the file: it is that of this program.
+    libc::SYS_chdir,
+    libc::SYS_execve,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_kill,
+    // Signals, as a descriptor.
+    libc::SYS_signalfd4,
+    libc::SYS_rt_sigpending,
+    // A new program, before its first instruction of its own.
+    libc::SYS_set_tid_address,
+    // Its confinement.
+    libc::SYS_seccomp,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+];
+
 /// Calls that change the ids of a thread.
 pub(super) const OF_IDENTITY: &[c_long] =
     &[libc::SYS_setresuid, libc::SYS_setresgid, libc::SYS_setgroups];

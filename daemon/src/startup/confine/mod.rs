@@ -174,6 +174,14 @@ pub fn confine_reader(config: &Confine) -> Result<Process, StartError> {
     apply(config, &[], &Restrictions { system: Some(&["/proc"]), files, calls: Calls::Reader })
 }
 
+/// Restricts the system calls of the monitor, and of the processes that it starts from now on, to those that any of these
+/// processes makes. `no_new_privs` must be set.
+pub fn confine_monitor(config: &Confine) -> Result<(), StartError> {
+    seccomp::filter(config.seccomp, Calls::Monitor).map_err(|error| {
+        StartError::System(format!("cannot confine the monitor: seccomp: {error}"))
+    })
+}
+
 /// What a process is restricted to.
 struct Restrictions<'a> {
     /// Files and folders of the system; `None` for all files.

@@ -9,8 +9,8 @@ use seccompiler::{
 use sockbroker_sys::refused;
 
 use super::calls::{
-    ALLOWED, ALLOWED_OF_OLD, COMMON, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_OPENER,
-    OF_OPENER_OF_OLD, OF_READER, OF_READER_OF_OLD,
+    ALLOWED, ALLOWED_OF_OLD, COMMON, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_MONITOR,
+    OF_OPENER, OF_OPENER_OF_OLD, OF_READER, OF_READER_OF_OLD,
 };
 use crate::config::Seccomp;
 
@@ -53,11 +53,41 @@ pub(super) enum Calls {
     Opener,
     /// Of a process that reads captures.
     Reader,
+    /// Of the monitor, and of the processes that it starts.
+    Monitor,
+}
+
+impl Calls {
+    /// The calls that are allowed, some of them only with certain arguments.
+    fn lists(self) -> &'static [&'static [i64]] {
+        match self {
+            Self::Broker | Self::Worker { .. } => &[ALLOWED, ALLOWED_OF_OLD],
+            Self::Caller => &[OF_CALLER, OF_CALLER_OF_OLD, COMMON],
+            Self::Opener => &[OF_OPENER, OF_OPENER_OF_OLD, COMMON],
+            Self::Reader => &[OF_READER, OF_READER_OF_OLD, COMMON],
+            // The opener has started before.
+            Self::Monitor => &[
+                OF_MONITOR,
+                OF_IDENTITY,
+                COMMON,
+                ALLOWED,
+                ALLOWED_OF_OLD,
+                OF_CALLER,
+                OF_CALLER_OF_OLD,
+                OF_READER,
+                OF_READER_OF_OLD,
+            ],
+        }
+    }
 }
 
 /// Restricts this thread, and threads that it starts, to the list.
 pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
     let others = match mode {
+        // A process that is being started has no handler yet, and none for this filter later.
+        Seccomp::Errno if calls == Calls::Monitor => {
+            SeccompAction::Errno(libc::EPERM.cast_unsigned())
+        }
         Seccomp::Errno => {
             refused::report_refused_calls()?;
             SeccompAction::Trap
@@ -65,14 +95,9 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Seccomp::Log => SeccompAction::Log,
         Seccomp::Off => return Ok(()),
     };
-    let lists = match calls {
-        Calls::Broker | Calls::Worker { .. } => [ALLOWED, ALLOWED_OF_OLD, &[]],
-        Calls::Caller => [OF_CALLER, OF_CALLER_OF_OLD, COMMON],
-        Calls::Opener => [OF_OPENER, OF_OPENER_OF_OLD, COMMON],
-        Calls::Reader => [OF_READER, OF_READER_OF_OLD, COMMON],
-    };
+    let listed = calls.lists().iter().flat_map(|list| list.iter());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
+        listed.map(|call| (*call, Vec::new())).collect();
     // A thread that creates a socket's file in a folder of a client has its own working folder.
     let own_folder = vec![exactly(0, libc::CLONE_FS.cast_unsigned().into())?];
     let enters_network = vec![exactly(1, libc::CLONE_NEWNET.cast_unsigned().into())?];
@@ -83,7 +108,7 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
             rules.insert(libc::SYS_unshare, own_folder);
             rules.insert(libc::SYS_setns, enters_network);
         }
-        Calls::Caller | Calls::Worker { makes_files: true } => {
+        Calls::Caller | Calls::Monitor | Calls::Worker { makes_files: true } => {
             rules.insert(libc::SYS_unshare, own_folder);
         }
         Calls::Opener => {
@@ -92,7 +117,7 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Calls::Reader | Calls::Worker { makes_files: false } => {}
     }
     let clone = match calls {
-        Calls::Broker => without_bits(0, NAMESPACES)?,
+        Calls::Broker | Calls::Monitor => without_bits(0, NAMESPACES)?,
         // Threads, and no processes.
         Calls::Worker { .. } | Calls::Caller | Calls::Opener | Calls::Reader => threads()?,
     };
@@ -105,7 +130,8 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         // Whether a process exists.
         (libc::SYS_pidfd_send_signal, vec![exactly(1, 0)?]),
     ] {
-        if let Some(rule) = rules.get_mut(&call) {
+        // The number of the monitor is not that of the processes that it starts.
+        if let Some(rule) = rules.get_mut(&call).filter(|_| calls != Calls::Monitor) {
             *rule = allowed;
         }
     }
@@ -114,7 +140,7 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
     let no_such_call = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     apply_filter(&compile(clone3, SeccompAction::Allow, no_such_call)?)?;
-    // The last filter: it refuses seccomp(2).
+    // The last filter: it refuses seccomp(2), but that of the monitor.
     Ok(apply_filter(&compile(rules, others, SeccompAction::Allow)?)?)
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use sockbroker_sys::namespace;
+use sockbroker_sys::{namespace, privileges};
 use sockbroker_test_support::attempt;
 use sockbroker_test_support::folder::Folder;
 use sockbroker_test_support::skip::skip;
@@ -131,6 +131,31 @@ fn programs_namespaces_mounts_and_tracing_are_out_of_reach() {
         refused("mount", attempt::mount_tmpfs("/mnt"));
         refused("ptrace", attempt::trace_me());
     });
+}
+
+#[test]
+fn monitor_starts_programs_that_can_restrict_themselves_and_nothing_else() {
+    let thread = thread::spawn(|| {
+        process::refuse_new_privileges().unwrap();
+        let before = privileges::of_this_thread().unwrap().filters;
+        confine_monitor(&Confine::default()).unwrap();
+        refused("unshare", namespace::enter_network());
+        refused("mount", attempt::mount_tmpfs("/mnt"));
+        refused("ptrace", attempt::trace_me());
+        let own = Folder::new();
+        let made = Command::new("mkdir").arg(own.join("folder")).output().unwrap();
+        assert!(!made.status.success() && !own.join("folder").exists(), "{made:?}");
+        // A process that it starts can be confined as any other.
+        assert!(Command::new("/bin/true").current_dir("/").status().unwrap().success());
+        let files = Files::default();
+        let confined = confine_worker(&Confine::default(), false, &files).unwrap();
+        assert_eq!(confined.seccomp, Seccomp::Errno);
+        // Of the monitor and of the worker, each with one for clone3(2).
+        assert_eq!(confined.seccomp_filters, before.map(|before| before + 4));
+        refused("execve", Command::new("/bin/true").status());
+        UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    });
+    thread.join().unwrap();
 }
 
 #[test]

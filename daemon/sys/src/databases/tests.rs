@@ -4,13 +4,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::testing::skip;
 
 /// Whether a file has an entry; if not, reports that the test is skipped.
 fn has(path: &str, word: &str) -> bool {
     let found = fs::read_to_string(path)
         .is_ok_and(|text| text.lines().any(|line| line.split_whitespace().any(|w| w == word)));
     if !found {
-        eprintln!("skipped: no {word} in {path}");
+        skip(&format!("no {word} in {path}"));
     }
     found
 }

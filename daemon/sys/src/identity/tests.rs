@@ -10,7 +10,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::*;
 use crate::socket::{bind, connect, listen};
-use crate::testing::{TempDir, errno, socket, unix_address, unix_pair};
+use crate::testing::{TempDir, errno, skip, socket, unix_address, unix_pair};
 
 const NOBODY: u32 = 65534;
 
@@ -28,10 +28,10 @@ fn run<T: Send + 'static>(
 }
 
 /// Runs as nobody; without the privilege, reports that the test is skipped.
-fn as_nobody<T: Send + 'static>(test: &str, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn as_nobody<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if !can_change().unwrap() {
         assert_eq!(errno(run(nobody(), || ())), libc::EPERM);
-        eprintln!("SKIPPED (needs CAP_SETUID and CAP_SETGID): identity::tests::{test}");
+        skip("needs CAP_SETUID and CAP_SETGID");
         return None;
     }
     Some(run(nobody(), job).unwrap())
@@ -46,11 +46,10 @@ fn status(key: &str) -> Vec<String> {
 #[test]
 fn thread_has_the_ids_and_no_capabilities_and_other_threads_are_unchanged() {
     let before = (status("Uid:"), status("Gid:"), status("Groups:"), status("CapEff:"));
-    let seen =
-        as_nobody("thread_has_the_ids_and_no_capabilities_and_other_threads_are_unchanged", || {
-            let capabilities = ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"].map(status);
-            (status("Uid:"), status("Gid:"), status("Groups:"), capabilities)
-        });
+    let seen = as_nobody(|| {
+        let capabilities = ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"].map(status);
+        (status("Uid:"), status("Gid:"), status("Groups:"), capabilities)
+    });
     if let Some((uid, gid, groups, capabilities)) = seen {
         // Real, effective, saved, for files.
         let nobody = NOBODY.to_string();
@@ -77,7 +76,6 @@ fn thread_that_keeps_its_ids_loses_its_capabilities_too() {
 
 #[test]
 fn bound_socket_belongs_to_the_user_and_closed_directories_stay_closed() {
-    let test = "bound_socket_belongs_to_the_user_and_closed_directories_stay_closed";
     let directory = TempDir::new();
     let (closed, open) = (directory.path("closed"), directory.path("open"));
     for (folder, mode) in [(&closed, 0o700), (&open, 0o777)] {
@@ -90,7 +88,7 @@ fn bound_socket_belongs_to_the_user_and_closed_directories_stay_closed() {
     bind(listener.as_fd(), &unix_address(&inside)).unwrap();
     listen(listener.as_fd(), 5).unwrap();
     let (to, at) = (unix_address(&inside), unix_address(&outside));
-    let seen = as_nobody(test, move || {
+    let seen = as_nobody(move || {
         let client = socket(libc::AF_UNIX, libc::SOCK_STREAM);
         let refused = errno(connect(client.as_fd(), &to));
         bind(client.as_fd(), &at).unwrap();
@@ -104,9 +102,7 @@ fn bound_socket_belongs_to_the_user_and_closed_directories_stay_closed() {
 
 #[test]
 fn pair_created_as_a_user_has_its_ids_as_peer_credentials() {
-    let seen = as_nobody("pair_created_as_a_user_has_its_ids_as_peer_credentials", || {
-        unix_pair(libc::SOCK_STREAM)
-    });
+    let seen = as_nobody(|| unix_pair(libc::SOCK_STREAM));
     if let Some((a, _b)) = seen {
         let credentials = getsockopt(&a, sockopt::PeerCredentials).unwrap();
         assert_eq!((credentials.uid(), credentials.gid()), (NOBODY, NOBODY));

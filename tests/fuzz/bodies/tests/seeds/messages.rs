@@ -7,8 +7,8 @@ use sockbroker_monitor::caller::message::{
 use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, Order, Reason};
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, Query,
-    SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
+    Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, MemoryLimit,
+    Query, SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{
@@ -53,6 +53,11 @@ pub(crate) fn of_workers() -> Vec<Seed> {
         ),
         ("monitor-received", seed(1, &ToMonitor::Received { number })),
         ("monitor-query-result", seed(1, &ToMonitor::QueryResult { number })),
+        (
+            "worker-no-memory",
+            seed(0, &ToWorker::MemoryLeased { request, leased: Err(MemoryLimit::InAll) }),
+        ),
+        ("monitor-lease-memory", seed(1, &ToMonitor::LeaseMemory { request, bytes: 4096 })),
         ("monitor-lease", seed(1, &ToMonitor::Lease { request, sessions: 16 })),
         ("monitor-claim", seed(1, &ToMonitor::Claim { request, claim })),
         ("monitor-counters", seed(1, &ToMonitor::Counters)),
