@@ -6,8 +6,8 @@
 
 use sockbroker_bpf::opcode::{
     A, ABS, ADD, ALU, ANCILLARY, ANCILLARY_END, AND, B, DIV, H, IMM, IND, JA, JEQ, JGE, JGT, JMP,
-    JSET, K, LD, LDX, LEN, LSH, MEM, MEMORY_WORDS, MISC, MOD, MSH, MUL, NEG, OR, RET, RSH, ST, STX,
-    SUB, TAX, TXA, W, X, XOR,
+    JSET, K, LD, LDX, LEN, LSH, MEM, MISC, MOD, MSH, MUL, NEG, OR, RET, RSH, ST, STX, SUB, TAX,
+    TXA, W, X, XOR,
 };
 use sockbroker_bpf::{Instruction, Program};
 use sockbroker_test_support::bpf::{Frame, run};

@@ -15,9 +15,9 @@ use serde_json::Value;
 use sockbroker_client::Endpoint;
 
 use crate::client::{Client, Framing};
+use crate::cpu_time::family;
 use crate::error::Result;
 use crate::peers::{self, Role};
-use crate::recorder::family;
 
 /// The time limit for the start and for the end of a broker.
 const TIMEOUT: Duration = Duration::from_secs(10);

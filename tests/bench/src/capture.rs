@@ -21,9 +21,10 @@ use sockbroker_sys::identity;
 
 use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
+use crate::cpu_time::cpu_time_of;
 use crate::error::{self, Result};
 use crate::measure::{Sample, ratio};
-use crate::recorder::{Recorded, Recorder, Tool, command_line, cpu_time_of, has_tcpdump};
+use crate::recorder::{Recorded, Recorder, Tool, command_line, has_tcpdump};
 use crate::report::{Report, Row, Target};
 use crate::traffic::{Frames, Pace, RECEIVER, Traffic, receiver};
 

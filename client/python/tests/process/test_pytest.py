@@ -21,7 +21,7 @@ PYTEST = pathlib.Path(BROKER).parents[1] / "pytest/bin/python"
 CAPTURE_READERS = PYTEST.parents[2] / "capture-readers/bin/python"
 FULL = bool(os.environ.get("SOCKBROKER_FULL_COUNTS"))
 # Captures of the fixture on a quiet machine, and on one whose processors are busy; and ports.
-QUIET, LOADED = (8000, 2000) if FULL else (250, 250)
+QUIET, LOADED = (8000, 2000) if FULL else (400, 100)
 PORTS = 500 if FULL else 50
 OWNED = """
 version = 1
