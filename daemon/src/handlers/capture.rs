@@ -11,7 +11,7 @@ use sockbroker_monitor::capture::{
 use sockbroker_proto::api::capture::{
     CaptureDirection, CaptureFormat, CaptureInterface, CaptureMode, CaptureOpened, CaptureOptions,
     CapturePart, CaptureServer, CaptureStats, CaptureTime, CloseParams, FilterReplaced, OpenParams,
-    ReadParams, SetFilterParams, StatsParams, StopParams,
+    ReadParams, ReplayParams, Replayed, SetFilterParams, StatsParams, StopParams,
 };
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
@@ -19,7 +19,7 @@ use tokio::io::Interest;
 
 use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
-use crate::handlers::Handlers;
+use crate::handlers::{Handlers, replay};
 use crate::network::captures::{Capture, Opening};
 use crate::rpc::call::Call;
 use crate::table::readiness::register;
@@ -136,6 +136,10 @@ impl CaptureServer for Handlers {
         call.session().stream(handle)?;
         drop(call.session().remove(handle)?);
         Ok(())
+    }
+
+    async fn replay(call: Call, params: ReplayParams) -> OpResult<Replayed> {
+        replay::replay(call, params).await
     }
 }
 
