@@ -22,6 +22,7 @@ mod list;
 mod nc;
 mod ping;
 mod sniff;
+mod replay;
 mod demo;
 mod exec;
 mod policy;
@@ -61,6 +62,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Nc(args) => nc::run(global, args),
         Command::Ping(args) => ping::run(global, args),
         Command::Sniff(args) => sniff::run(global, args),
+        Command::Replay(args) => replay::run(global, args),
         Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
         Command::Exec(args) => exec::run(global, args),
         Command::Policy(command) => policy::run(global, command),

@@ -18,6 +18,7 @@ mod sniff;
 mod sniff_end;
 mod sniff_options;
 mod sniff_files;
+mod replay;
 mod demo;
 mod generate;
 mod policy;
