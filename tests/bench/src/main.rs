@@ -23,6 +23,7 @@ mod processes;
 mod exec;
 mod library;
 mod python;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,8 @@ enum Suite {
     Client,
     /// The Python package: small calls, payload, direct mode, creation.
     Python,
+    /// Packets of a file on an interface, against tcpreplay.
+    Replay,
 }
 
 impl Suite {
@@ -78,6 +81,7 @@ impl Suite {
             Self::Exec => "exec",
             Self::Client => "client",
             Self::Python => "python",
+            Self::Replay => "replay",
         }
     }
 
@@ -93,6 +97,7 @@ impl Suite {
             Self::Exec => exec::run(report)?,
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,
+            Self::Replay => replay::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);
         report.add(Row::new("CPU time of other processes", others, "% of all"));
