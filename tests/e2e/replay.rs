@@ -301,7 +301,7 @@ fn impossible_replays_are_refused_and_nothing_is_sent() {
     });
 }
 
-/// Frames of which the first is due now and the second in an hour.
+/// Two frames: the first is due now, the second in an hour.
 fn endless() -> Vec<u8> {
     pcap(&[(HOUR, &frame(1, 60)), (2 * HOUR, &frame(2, 60))])
 }
