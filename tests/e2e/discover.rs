@@ -23,7 +23,7 @@ fn calls_on_rights() -> [(&'static str, Value); 4] {
     ]
 }
 
-fn calls_on_captures() -> [(&'static str, Value); 6] {
+fn calls_on_captures() -> [(&'static str, Value); 7] {
     [
         ("capture.close", json!({ "handle": 1 })),
         (
@@ -36,6 +36,7 @@ fn calls_on_captures() -> [(&'static str, Value); 6] {
             }),
         ),
         ("capture.read", json!({ "handle": 1, "bufsize": 64 })),
+        ("capture.replay", json!({ "handle": 1, "bytes": "", "options": { "speed": 0 } })),
         ("capture.set_filter", json!({ "handle": 1, "filter": "BgAAAAAAAAA=" })),
         ("capture.stats", json!({ "handle": 1 })),
         ("capture.stop", json!({ "handle": 1, "linger": 0 })),

@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 72] = [
+const EXCEEDED_BY: [(&str, &str); 75] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -71,6 +71,9 @@ const EXCEEDED_BY: [(&str, &str); 72] = [
     ("captures_in_all", "captures"),
     ("capture_bytes_per_user", "captures"),
     ("capture_bytes_in_all", "captures"),
+    ("replays_per_user", "replay"),
+    ("replays_in_all", "replay"),
+    ("replay_blocks", "replay"),
     ("resolver_jobs", "names"),
     ("resolver_jobs_per_user", "names"),
     ("identity_jobs", "identity"),

@@ -39,6 +39,7 @@ mod names;
 mod networks;
 mod captures;
 mod capture_records;
+mod replay;
 mod startup;
 mod confinement;
 mod credentials;

@@ -77,6 +77,8 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
         (json!([["lo"], null, options]), vec![required])
     }),
     ("capture.read", |_, _| (json!([1, 9]), Vec::new())),
+    // The file is empty.
+    ("capture.replay", |dice, fixture| with(dice, fixture, &[json!("")], |held| vec![send(held, "unknown")])),
     ("capture.set_filter", |_, _| (json!([1]), Vec::new())),
     ("capture.stats", |_, _| (json!([1]), Vec::new())),
     ("capture.stop", |_, _| (json!([1]), Vec::new())),

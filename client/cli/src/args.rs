@@ -13,6 +13,7 @@ use crate::global::Global;
 use crate::nc::NcArgs;
 use crate::ping::PingArgs;
 use crate::policy::PolicyCommand;
+use crate::replay::ReplayArgs;
 use crate::sniff::SniffArgs;
 use crate::value::seconds;
 
@@ -41,6 +42,7 @@ Examples:
   sockbroker --private nc -l 127.0.0.1 8080
   sockbroker sniff lo --count 10 --write lo.pcapng
   sockbroker sniff eth0 udp port 67
+  sockbroker replay lo.pcapng -i lo
   sockbroker exec python3 -m http.server 80";
 
 /// Use network sockets that a broker owns, without privileges.
@@ -92,6 +94,7 @@ pub(crate) enum Command {
     Nc(NcArgs),
     Ping(PingArgs),
     Sniff(SniffArgs),
+    Replay(ReplayArgs),
     Exec(ExecArgs),
     /// Demonstrate the broker in its own namespaces: needs no root, no configuration and no running broker.
     ///

@@ -23,6 +23,7 @@ mod nc;
 mod ping;
 mod sniff;
 mod extcap;
+mod replay;
 mod demo;
 mod exec;
 mod policy;
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Nc(args) => nc::run(global, args),
         Command::Ping(args) => ping::run(global, args),
         Command::Sniff(args) => sniff::run(global, args),
+        Command::Replay(args) => replay::run(global, args),
         Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
         Command::Exec(args) => exec::run(global, args),
         Command::Policy(command) => policy::run(global, command),

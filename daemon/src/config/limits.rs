@@ -125,6 +125,12 @@ limits! {
         "kernel memory of the rings of one user's captures; a `capture.open` that would exceed it is refused";
     capture_bytes_in_all = 256 << 20, "bytes",
         "the same memory for all users, as with `capture_bytes_per_user`";
+    replays_per_user = 16, "count",
+        "calls of `capture.replay` of one user that send; a further one is refused";
+    replays_in_all = 64, "count",
+        "calls of `capture.replay` in all that send; a further one is refused";
+    replay_blocks = 65_536, "count",
+        "packets and other blocks of the file of one `capture.replay`; a file with more is refused";
     packets_per_second = 0, "count",
         "messages a second that one user sends and receives, 0 for no limit; a further one waits as long as the timeout of its socket allows; on a socket that does not wait it is refused";
     bytes_per_second = 0, "bytes",

@@ -140,6 +140,6 @@ fn is_recorded(question: &Question<'_>) -> bool {
 
 /// Whether a method receives or sends. The records of the socket's creation and addresses cover these calls.
 fn moves_data(method: &str) -> bool {
-    let method = method.strip_prefix("socket.").unwrap_or(method);
-    method.starts_with("recv") || method.starts_with("send")
+    let name = method.strip_prefix("socket.").unwrap_or(method);
+    name.starts_with("recv") || name.starts_with("send") || method == "capture.replay"
 }

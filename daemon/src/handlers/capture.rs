@@ -10,7 +10,7 @@ use sockbroker_monitor::capture::{
 use sockbroker_proto::api::capture::{
     CaptureDirection, CaptureFormat, CaptureInterface, CaptureMode, CaptureOpened, CaptureOptions,
     CapturePart, CaptureServer, CaptureStats, CaptureTime, CloseParams, FilterReplaced, OpenParams,
-    ReadParams, SetFilterParams, StatsParams, StopParams,
+    ReadParams, ReplayParams, Replayed, SetFilterParams, StatsParams, StopParams,
 };
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
@@ -18,7 +18,7 @@ use tokio::io::Interest;
 
 use crate::descriptor::Descriptor;
 use crate::error::{During, OpError, OpResult};
-use crate::handlers::{Handlers, audit};
+use crate::handlers::{Handlers, audit, replay};
 use crate::network::captures::{Capture, Opening};
 use crate::rpc::call::Call;
 use crate::table::readiness::register;
@@ -140,6 +140,10 @@ impl CaptureServer for Handlers {
         call.session().stream(handle)?;
         drop(call.session().remove(handle)?);
         Ok(())
+    }
+
+    async fn replay(call: Call, params: ReplayParams) -> OpResult<Replayed> {
+        replay::replay(call, params).await
     }
 }
 

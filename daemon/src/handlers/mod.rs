@@ -24,6 +24,7 @@ mod parameters;
 mod permit;
 mod policy;
 mod poll;
+mod replay;
 mod session;
 mod socket;
 mod transfer;

@@ -104,6 +104,12 @@ impl RpcError {
     }
 }
 
+/// The message and the `data` of an operation's error, for results that contain both.
+pub(crate) fn message_and_data(error: OpError) -> (String, Box<ErrorData>) {
+    let RpcError { message, data, .. } = RpcError::from(error);
+    (message, data)
+}
+
 /// The `data` of an operation's error, for results that contain errors.
 pub(crate) fn data(error: OpError) -> ErrorData {
     *RpcError::from(error).data

@@ -45,6 +45,7 @@ pub mod identity;
 pub mod child;
 pub mod prompt_close;
 pub mod events;
+pub mod timer;
 pub mod sealed;
 pub mod peer;
 pub mod poll;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::values::Netns;
 use crate::bytes::Bytes;
+use crate::error::ErrorData;
 use crate::handle::Handle;
 
 /// Which packets are captured, and how they are written.
@@ -142,6 +143,51 @@ pub struct CapturePart {
     pub bytes: Bytes,
 }
 
+/// When packets of a file are sent, and which.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayOptions {
+    /// The factor of the file's own timing: 2 sends in half of the time. 1 if absent; 0 sends without waiting.
+    pub speed: Option<f64>,
+    /// Packets a second, in place of the file's own timing.
+    pub packets_per_second: Option<f64>,
+    /// When the first packet is due, in seconds after the start of the call; a negative number if it is late already.
+    /// It continues the schedule of an earlier call.
+    pub delay: f64,
+    /// The number of the first packet in results; 1 if absent.
+    pub first: Option<u64>,
+    /// Whether packets that the file has only in part are sent as they are. Otherwise they fail.
+    pub truncated: bool,
+}
+
+/// A packet that was not sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplayFailure {
+    /// The number of the packet.
+    pub packet: u64,
+    /// Why, as a text for people.
+    pub reason: String,
+    /// The error.
+    pub error: Box<ErrorData>,
+}
+
+/// What a replay has sent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replayed {
+    /// Packets that were sent.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets that cannot be sent; later ones were sent.
+    pub failed: u64,
+    /// The first 16 of them.
+    pub failures: Vec<ReplayFailure>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Why this packet and all later ones were not sent; `null` if the replay is complete.
+    pub stopped: Option<ReplayFailure>,
+}
+
 /// Captures.
 ///
 /// A capture is a stream of its session. It ends by itself with a reason in the stream, and its handle stays until it is
@@ -202,4 +248,21 @@ pub trait Capture {
     /// Ends a capture and closes its handle. The client can read what is in the stream.
     #[method(name = "close")]
     fn close(&self, handle: Handle) -> RpcResult<()>;
+
+    /// Sends the packets of a capture file on a packet socket, at the times of the file.
+    ///
+    /// The socket has the type `SOCK_RAW` and is bound to an interface. Each packet is judged as by `socket.send`. The
+    /// response comes when all packets are sent. A packet that the interface cannot send is counted, and the next one is
+    /// sent. Any other failure before the first packet is an error of the call, and later it ends the replay. A call that is
+    /// cancelled sends no further packet.
+    #[method(name = "replay")]
+    async fn replay(
+        &self,
+        handle: Handle,
+        /// A file of the format pcapng or pcap, with at most 65536 packets and other blocks. A longer one takes several
+        /// calls: each with a file of its own.
+        bytes: Bytes,
+        /// When packets are sent, and which.
+        options: Option<ReplayOptions>,
+    ) -> RpcResult<Replayed>;
 }

@@ -27,6 +27,7 @@ mod python;
 mod traffic;
 mod recorder;
 mod capture;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,8 @@ enum Suite {
     Python,
     /// Captures against tcpdump: CPU time, losses, delivery, end.
     Capture,
+    /// Packets of a file on an interface, against tcpreplay.
+    Replay,
 }
 
 impl Suite {
@@ -85,6 +88,7 @@ impl Suite {
             Self::Client => "client",
             Self::Python => "python",
             Self::Capture => "capture",
+            Self::Replay => "replay",
         }
     }
 
@@ -101,6 +105,7 @@ impl Suite {
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,
             Self::Capture => capture::run(report)?,
+            Self::Replay => replay::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);
         report.add(Row::new("CPU time of other processes", others, "% of all"));

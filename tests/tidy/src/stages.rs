@@ -20,7 +20,7 @@ const ORDER: &[(&str, &str)] = &[
     (
         "daemon/sys/src/lib.rs",
         "record stream interface packet ring ioctl filter unix_file message namespace socket credentials control
-         option databases resolver identity child prompt_close events sealed peer poll process file capability
+         option databases resolver identity child prompt_close events timer sealed peer poll process file capability
          privileges refused activation accounts host address call testing",
     ),
     (

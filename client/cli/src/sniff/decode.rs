@@ -7,6 +7,9 @@ use etherparse::{
     TcpSlice, TransportSlice, UdpSlice,
 };
 
+use super::text::mac;
+use super::{dhcp, dns};
+
 /// Describes a packet that begins with an Ethernet header.
 pub(crate) fn ethernet(data: &[u8]) -> String {
     match LaxSlicedPacket::from_ethernet(data) {
@@ -127,11 +130,30 @@ fn tcp(segment: &TcpSlice<'_>, length: usize) -> String {
     let length = length.saturating_sub(segment.header_slice().len());
     let ack = segment.ack().then(|| format!(" ack {}", segment.acknowledgment_number()));
     let (sequence, window) = (segment.sequence_number(), segment.window_size());
-    format!("TCP [{flags}] seq {sequence}{} win {window} length {length}", ack.unwrap_or_default())
+    let message = over_tcp(segment).map(|message| format!(" {message}"));
+    let (ack, message) = (ack.unwrap_or_default(), message.unwrap_or_default());
+    format!("TCP [{flags}] seq {sequence}{ack} win {window} length {length}{message}")
+}
+
+/// A message of DNS that is a whole segment, behind its length.
+fn over_tcp(segment: &TcpSlice<'_>) -> Option<String> {
+    let (length, message) = segment.payload().split_first_chunk::<2>()?;
+    let is_dns = dns::uses(segment.source_port(), segment.destination_port())
+        && usize::from(u16::from_be_bytes(*length)) == message.len();
+    is_dns.then(|| dns::describe(message)).flatten()
 }
 
 fn udp(datagram: &UdpSlice<'_>) -> String {
-    format!("UDP length {}", datagram.length().saturating_sub(8))
+    let (source, destination) = (datagram.source_port(), datagram.destination_port());
+    let message = if dns::uses(source, destination) {
+        dns::describe(datagram.payload())
+    } else if dhcp::uses(source, destination) {
+        dhcp::describe(datagram.payload())
+    } else {
+        None
+    };
+    let message = message.unwrap_or_else(|| "UDP".to_owned());
+    format!("{message} length {}", datagram.length().saturating_sub(8))
 }
 
 fn icmpv4(message: &Icmpv4Slice<'_>) -> String {
@@ -188,12 +210,6 @@ fn ip(address: &[u8]) -> String {
         .map_or_else(|_other| mac(address), |v6| Ipv6Addr::from(v6).to_string())
 }
 
-/// An address of the link layer.
-pub(super) fn mac(address: &[u8]) -> String {
-    let bytes: Vec<_> = address.iter().map(|byte| format!("{byte:02x}")).collect();
-    bytes.join(":")
-}
-
 #[cfg(test)]
 mod tests {
     use etherparse::{PacketBuilder, TcpOptionElement};
@@ -229,6 +245,35 @@ mod tests {
         let mut packet = Vec::new();
         ip().icmpv4_echo_request(7, 1).write(&mut packet, &[0; 56]).unwrap();
         assert_eq!(ethernet(&packet), "10.0.0.1 > 10.0.0.2 ICMP echo request id 7 seq 1 length 56");
+    }
+
+    #[test]
+    fn dns_and_dhcp_are_described_by_their_ports() {
+        let query = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x00\x00\x1c\x00\x01";
+        let ip = || PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let udp = |source, destination, data: &[u8]| {
+            let mut packet = Vec::new();
+            ip().udp(source, destination).write(&mut packet, data).unwrap();
+            payload(0x0800, &packet)
+        };
+        let line = "10.0.0.1:4000 > 10.0.0.2:53 DNS 7+ AAAA? x. length 19";
+        assert_eq!(udp(4000, 53, query), line);
+        assert_eq!(udp(4000, 54, query), "10.0.0.1:4000 > 10.0.0.2:54 UDP length 19");
+        let mut request = vec![0; 240];
+        request[..3].copy_from_slice(&[1, 1, 6]);
+        let line = "10.0.0.1:68 > 10.0.0.2:67 BOOTP request client 00:00:00:00:00:00 xid 0x00000000 length 240";
+        assert_eq!(udp(68, 67, &request), line);
+        assert_eq!(udp(68, 6700, &request), "10.0.0.1:68 > 10.0.0.2:6700 UDP length 240");
+        let tcp = |data: &[u8]| {
+            let mut packet = Vec::new();
+            ip().tcp(4000, 53, 1, 9).psh().write(&mut packet, data).unwrap();
+            payload(0x0800, &packet)
+        };
+        let segment = [&[0, 19][..], query].concat();
+        let line = "10.0.0.1:4000 > 10.0.0.2:53 TCP [P] seq 1 win 9 length 21 DNS 7+ AAAA? x.";
+        assert_eq!(tcp(&segment), line);
+        // Only a part of a message.
+        assert!(tcp(&segment[..20]).ends_with("length 20"));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket};
 
-use super::decode::mac;
 use super::link::Start;
+use super::text::mac;
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;

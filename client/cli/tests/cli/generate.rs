@@ -6,7 +6,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::run;
 
-const SUBCOMMANDS: [&str; 14] = [
+const SUBCOMMANDS: [&str; 15] = [
     "call",
     "discover",
     "info",
@@ -15,6 +15,7 @@ const SUBCOMMANDS: [&str; 14] = [
     "nc",
     "ping",
     "sniff",
+    "replay",
     "exec",
     "demo",
     "policy",

@@ -22,6 +22,7 @@ mod extcap;
 mod extcap_capture;
 mod extcap_toolbar;
 mod extcap_tshark;
+mod replay;
 mod demo;
 mod generate;
 mod policy;

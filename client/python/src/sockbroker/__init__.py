@@ -4,7 +4,7 @@
     python3 -m sockbroker script.py                # an unchanged program
     lab = sockbroker.connect("ssh://lab7")         # another broker; its sockets are those of `lab.socket`
 
-`namespace("lab1").socket()` is a socket of another network namespace. `capture("eth0")` captures packets. `install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
+`namespace("lab1").socket()` is a socket of another network namespace. `capture("eth0")` captures packets, and `replay("lab.pcapng", "eth0")` sends them. `install()` has the effect of the second form from within a program. `Settings` holds the mode and the broker.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .network_namespace import Namespace
     from .capture_stream import Interfaces
     from .packet_capture import Capture
+    from .replay import CaptureFile, ReplayResult
 
-__all__ = ["BrokerError", "Denied", "FilterError", "Settings", "capture", "connect", "install", "namespace"]
+__all__ = ["BrokerError", "Denied", "FilterError", "Settings", "capture", "connect", "install", "namespace", "replay"]
 __version__ = "0.1.0"
 
 
@@ -68,6 +69,22 @@ def capture(interface: Interfaces = None, filter: str | bytes = "", **options: A
     from .packet_capture import Capture as Made
 
     return Made(default(), interface, filter, **options)
+
+
+def replay(file: CaptureFile, interface: str, **options: Any) -> ReplayResult:
+    """Sends the packets of a capture file, pcapng or pcap, on an interface of the broker's machine.
+
+        result = sockbroker.replay("lab.pcapng", "veth0", speed=2)
+        print(result.packets, result.failures)
+
+    It returns when all are sent. The options are `speed` (the factor of the file's own timing; 0 for no waiting), `pps`,
+    `loop`, `limit`, `truncated` and `netns`. Raises `Denied` if the policy does not grant `inject`, `OSError` if there
+    is no such interface, and `ValueError` for a malformed file.
+    """
+    from .process import default  # the command line imports this package too, and needs no replays
+    from .replay import replay as run
+
+    return run(default(), file, interface, **options)
 
 
 def namespace(name: str) -> Namespace:

@@ -14,6 +14,7 @@ from .settings import settings_of
 if TYPE_CHECKING:
     from .capture_stream import Interfaces
     from .packet_capture import Capture
+    from .replay import CaptureFile, ReplayResult
 
 _numbers = itertools.count(1)
 
@@ -57,6 +58,12 @@ class Broker:
         from .packet_capture import Capture as Made  # for this call alone
 
         return Made(self._client, interface, filter, **options)
+
+    def replay(self, file: CaptureFile, interface: str, **options: Any) -> ReplayResult:
+        """Sends the packets of a capture file on the machine of the broker, as `sockbroker.replay`."""
+        from .replay import replay as run  # for this call alone
+
+        return run(self._client, file, interface, **options)
 
     def close(self) -> None:
         """Ends the connections, and with them all sockets that the broker holds.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .capture_stream import Interfaces
     from .packet_capture import Capture
+    from .replay import CaptureFile, ReplayResult
 
 _DEFAULT = object()
 """No timeout was given: new sockets have the default."""
@@ -85,6 +86,12 @@ class Namespace:
         from .packet_capture import Capture as Made  # for this call alone
 
         return Made(self._client, interface, filter, netns=self.name, **options)
+
+    def replay(self, file: CaptureFile, interface: str, **options: Any) -> ReplayResult:
+        """Sends the packets of a capture file on an interface of this namespace, as `sockbroker.replay`."""
+        from .replay import replay as run  # for this call alone
+
+        return run(self._client, file, interface, netns=self.name, **options)
 
     def run(self, arguments: Sequence[str], **options: Any) -> CompletedProcess[Any]:
         """Runs a Python program whose sockets and names are those of this namespace, with the options of `subprocess.run`.

@@ -4,6 +4,8 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use sockbroker_proto::api::capture::{ReplayOptions, Replayed};
+
 use super::broker::Broker;
 use super::socket::Socket;
 use crate::address::Address;
@@ -140,6 +142,20 @@ impl Socket {
             self.opens_files(),
         );
         self.broker().run(send)
+    }
+
+    /// Sends the packets of a capture file on a packet socket that is bound to an interface, at their times.
+    ///
+    /// Returns when all are sent. `file` is of the format pcapng or pcap, at most 8 MiB and 65536 blocks long; a longer one
+    /// takes several calls. Packets that the interface cannot send are in the result.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] if the policy does not grant `inject`, [`Error::Argument`] for a file that is malformed,
+    /// [`Error::Os`] if the interface is down or gone, each before the first packet.
+    pub fn replay(&self, file: &[u8], options: &ReplayOptions) -> Result<Replayed> {
+        let replay = operation::replay(self.payload_encoding(), self.handle(), file, options);
+        self.broker().run(replay)
     }
 
     /// Receives into `buffer`, at most 1 MiB. Returns how many bytes; 0 is the end of a stream or an empty

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sockbroker_proto::api::capture::{
-    CaptureOpened, CaptureOptions, CapturePart, CaptureStats, FilterReplaced,
+    CaptureOpened, CaptureOptions, CapturePart, CaptureStats, FilterReplaced, ReplayOptions,
+    Replayed,
 };
 use sockbroker_proto::api::values::Netns as Selector;
 use sockbroker_proto::bytes::Bytes;
@@ -14,7 +15,7 @@ use sockbroker_proto::handle::Handle;
 use super::call::{Call, Operation, json};
 use crate::capture::{CaptureRequest, READ_BYTES_MAX};
 use crate::error::Result;
-use crate::request::Request;
+use crate::request::{PayloadEncoding, Request};
 use crate::wire::response::Response;
 
 fn program(filter: &[u8]) -> Option<Bytes> {
@@ -106,4 +107,16 @@ pub(crate) fn capture_part_request(handle: Handle) -> Request<'static, impl Seri
 pub(crate) fn capture_part(response: &mut Response<'_>) -> Result<Vec<u8>> {
     let part: CapturePart = response.value()?;
     response.bytes(part.bytes)
+}
+
+/// Sends the packets of a file.
+pub(crate) fn replay<'a>(
+    encoding: PayloadEncoding,
+    handle: Handle,
+    file: &'a [u8],
+    options: &'a ReplayOptions,
+) -> impl Operation<Output = Replayed> + 'a {
+    let (payload, attachments) = encoding.encode(file);
+    let request = Request::new("capture.replay", (handle, payload, options));
+    Call::of(request.with_attachments(attachments), json)
 }

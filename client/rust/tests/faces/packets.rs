@@ -5,10 +5,11 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use sockbroker_client::blocking::{Broker, Socket};
-use sockbroker_client::proto::api::capture::CaptureOptions;
+use sockbroker_client::proto::api::capture::{CaptureOptions, ReplayOptions, Replayed};
 use sockbroker_client::{
-    Address, CaptureRequest, CapturedPacket, Domain, Endpoint, Protocol, Type, asynchronous,
+    Address, CaptureRequest, CapturedPacket, Domain, Endpoint, Error, Protocol, Type, asynchronous,
 };
+use sockbroker_pcapng::{LinkType, PcapWriter};
 use sockbroker_test_support::{binary, namespace};
 
 use crate::setup::{connect, daemon, endpoint};
@@ -214,5 +215,52 @@ fn stream_of_a_capture_is_its_file() {
             drop(stream);
             assert_eq!(broker.session().unwrap().handles, 0);
         }
+    });
+}
+
+#[test]
+fn both_faces_replay_the_packets_of_a_file() {
+    binary::broker();
+    namespace::inside("packets::both_faces_replay_the_packets_of_a_file", || {
+        let daemon = daemon();
+        let frame = |number: u8| {
+            let header = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5, number];
+            [&header[..], &[7; 60]].concat()
+        };
+        let mut file = Vec::new();
+        let writer = PcapWriter::begin(LinkType::ETHERNET, 65_535, &mut file);
+        for number in [1, 2, 3] {
+            let (time, data) = (u64::from(number) * 1_000_000, frame(number));
+            writer.packet(time, &[&data], 75, &mut file).unwrap();
+        }
+        let options = ReplayOptions { speed: Some(2.0), ..ReplayOptions::default() };
+        let broker = connect(&daemon);
+        let mut capture = broker.capture(&CaptureRequest::on("lo")).unwrap();
+        let mut check = |replayed: &Replayed| {
+            assert_eq!((replayed.packets, replayed.bytes, replayed.failed), (3, 225, 0));
+            assert_eq!(replayed.stopped, None);
+            let found: Vec<_> = capture.by_ref().take(3).map(|one| one.unwrap().data).collect();
+            assert_eq!(found, [frame(1), frame(2), frame(3)]);
+        };
+        for endpoint in endpoints(&daemon) {
+            let broker = Broker::connect_to(&endpoint).unwrap();
+            let socket =
+                Socket::new(&broker, Domain::PACKET, Type::RAW, Protocol::DEFAULT).unwrap();
+            let error = socket.replay(&file, &options).unwrap_err();
+            assert!(error.to_string().contains("bound to an interface"), "{error}");
+            socket.bind(Address::packet("lo", 0)).unwrap();
+            check(&socket.replay(&file, &options).unwrap());
+            let error = socket.replay(b"no capture", &options).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{error:?}");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let broker = asynchronous::Broker::connect_to(&endpoint(&daemon)).await.unwrap();
+            let (domain, ty) = (Domain::PACKET, Type::RAW);
+            let socket = asynchronous::Socket::new(&broker, domain, ty, Protocol::DEFAULT).await;
+            let socket = socket.unwrap();
+            socket.bind(Address::packet("lo", 0)).await.unwrap();
+            check(&socket.replay(&file, &options).await.unwrap());
+        });
     });
 }

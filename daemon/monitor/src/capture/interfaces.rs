@@ -20,10 +20,11 @@ pub(super) const BEGIN_WITH_IP: [u16; 6] = [
     RAWIP,
 ];
 const RAWIP: u16 = 519;
-const PRIVATE: LinkType = LinkType(147);
+/// The link type of captures on hardware that is not known here.
+pub const PRIVATE: LinkType = LinkType(147);
 
 /// What packets of a hardware type begin with. A type that is not known here gets `LINKTYPE_USER0`.
-pub(super) fn link_type(hardware: u16) -> LinkType {
+pub fn link_type(hardware: u16) -> LinkType {
     match hardware {
         libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkType::ETHERNET,
         libc::ARPHRD_IEEE80211 => LinkType::IEEE802_11,

@@ -14,6 +14,7 @@ mod interfaces;
 mod order;
 
 pub use captures::{Captures, Report};
+pub use interfaces::{PRIVATE, link_type};
 pub use open::{SOCKET, begin, open};
 pub use order::{
     Command, Counts, Direction, Ended, Event, Failure, Format, INTERFACES_MAX, Interface,
