@@ -379,10 +379,12 @@ fn limits_of_a_replay_are_named() {
     });
 }
 
-/// A policy that refuses `inject` on an interface. The broker's own user has everything else.
+/// A policy that grants packet sockets and refuses `inject` on an interface. The broker's own user has everything else.
 fn policy(interface: &str) -> String {
     format!(
-        "version = 1\n[[rule]]\nname = \"no frames\"\nsubject = {{ everyone = true }}\n\
+        "version = 1\n[[rule]]\nname = \"sockets\"\nsubject = {{ everyone = true }}\n\
+         allow = [\"create\", \"bind\", \"capture\"]\nfamily = [\"AF_PACKET\"]\n\
+         [[rule]]\nname = \"no frames\"\nsubject = {{ everyone = true }}\n\
          deny = [\"inject\"]\nfamily = [\"AF_PACKET\"]\ninterface = [\"{interface}\"]\n"
     )
 }

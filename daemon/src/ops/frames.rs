@@ -40,7 +40,7 @@ pub struct Requirements {
 }
 
 /// The packets of a file.
-pub fn frames<'a>(file: &'a [u8], required: Requirements) -> OpResult<Vec<Frame<'a>>> {
+pub fn frames(file: &[u8], required: Requirements) -> OpResult<Vec<Frame<'_>>> {
     let mut decoder = Decoder::new();
     let mut found = Vec::new();
     let (mut offset, mut time, mut blocks) = (0, 0, 0);

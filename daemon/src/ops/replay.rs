@@ -92,13 +92,12 @@ pub async fn replay(
         let elapsed = began.elapsed();
         let dues = (next..).zip(rest).map(|(index, frame)| schedule.due(index, start, frame.time));
         let ready = dues.take(BATCH).take_while(|due| *due <= elapsed).count();
-        let step = match rest.get(..ready) {
-            Some(batch @ [_, ..]) => send(batch, authorize).await,
-            _ => {
-                let due = rest.first().map(|frame| schedule.due(next, start, frame.time));
-                let left = due.unwrap_or_default().saturating_sub(elapsed);
-                waits.until_due(left, authorize).await
-            }
+        let step = if let Some(batch @ [_, ..]) = rest.get(..ready) {
+            send(batch, authorize).await
+        } else {
+            let due = rest.first().map(|frame| schedule.due(next, start, frame.time));
+            let left = due.unwrap_or_default().saturating_sub(elapsed);
+            waits.until_due(left, authorize).await
         };
         match step {
             Ok(Step::Waited) => {}

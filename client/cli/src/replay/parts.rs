@@ -151,13 +151,12 @@ impl Open {
 
     fn add(&mut self, packet: &PacketBlock<'_>, time: u64) -> Result<(), WriteError> {
         let known = self.links.iter().position(|link| *link == packet.link_type);
-        let interface = match known.and_then(|place| u32::try_from(place).ok()) {
-            Some(number) => number,
-            None => {
-                self.links.push(packet.link_type);
-                let interface = Interface { name: None, ..Interface::new("", packet.link_type, 0) };
-                self.writer.interface(&interface, &mut self.part.file)?
-            }
+        let interface = if let Some(number) = known.and_then(|place| u32::try_from(place).ok()) {
+            number
+        } else {
+            self.links.push(packet.link_type);
+            let interface = Interface { name: None, ..Interface::new("", packet.link_type, 0) };
+            self.writer.interface(&interface, &mut self.part.file)?
         };
         let data = packet.data.get(..PACKET_BYTES_MAX).unwrap_or(packet.data);
         let captured = u32::try_from(packet.data.len()).unwrap_or(u32::MAX);
