@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside;
-use sockbroker_test_support::{Client as _, Daemon, Folder, LspClient, until};
+use sockbroker_test_support::{Daemon, Folder, LspClient, until};
 
 use crate::broker::prepare;
 use crate::observe::{metrics, wait_for_records};

@@ -29,7 +29,7 @@ fn audited(folder: &Folder) -> (Daemon, std::path::PathBuf) {
 }
 
 /// Waits until a file has at least `least` records, and returns them.
-pub fn wait_for_records(path: &Path, least: usize) -> Vec<Value> {
+pub(crate) fn wait_for_records(path: &Path, least: usize) -> Vec<Value> {
     let read = || {
         let text = fs::read_to_string(path).unwrap_or_default();
         let whole = text.lines().filter(|_| text.ends_with('\n'));
@@ -263,7 +263,7 @@ fn log_uses_the_journal_if_standard_error_is_connected_to_it() {
 }
 
 /// Returns the samples of the metrics page by name and labels. Checks the format like `promtool check metrics`.
-pub fn metrics(client: &mut HttpClient) -> BTreeMap<String, u64> {
+pub(crate) fn metrics(client: &mut HttpClient) -> BTreeMap<String, u64> {
     let response = client.request("GET /metrics", &[], b"");
     assert_eq!(response.status, 200);
     assert_eq!(response.field("content-type"), Some("text/plain; version=0.0.4"));
