@@ -38,6 +38,7 @@ mod documentation;
 mod names;
 mod networks;
 mod captures;
+mod channels;
 mod startup;
 mod confinement;
 mod credentials;

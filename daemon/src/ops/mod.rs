@@ -15,6 +15,7 @@ mod wait_all;
 pub mod outgoing;
 pub mod send;
 pub mod file;
+pub mod channel;
 pub mod option;
 pub mod poll;
 pub mod port;

@@ -44,10 +44,12 @@ pub enum Share {
     Captures,
     /// Bytes of the rings of captures.
     CaptureBytes,
+    /// Channels.
+    Channels,
 }
 
 /// How many kinds of [`Share`] there are.
-const SHARES: usize = 9;
+const SHARES: usize = 10;
 
 /// The limits of all users.
 #[derive(Debug)]
@@ -88,6 +90,7 @@ impl Quota {
                 limit!(kernel_bytes_per_user),
                 limit!(captures_per_user),
                 limit!(capture_bytes_per_user),
+                limit!(channels_per_user),
             ],
             all: [
                 limit!(handles_in_all),
@@ -99,6 +102,7 @@ impl Quota {
                 limit!(kernel_bytes_in_all),
                 limit!(captures_in_all),
                 limit!(capture_bytes_in_all),
+                limit!(channels_in_all),
             ],
             packets: limit!(packets_per_second),
             bytes: limit!(bytes_per_second),
