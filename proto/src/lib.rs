@@ -1,7 +1,7 @@
 //! The contract of sockbroker: the messages of the protocol, and nothing else.
 //!
 //! [`frame`] is the codec of LSP framing with two further header fields, [`descriptors`] assigns the
-//! descriptors of a stream to its frames. The value modules define the JSON form of each kind of value.
+//! descriptors of a stream to its frames, and [`channel`] is the codec of channels. The value modules define the JSON form of each kind of value.
 //! [`error`] is the table of errors. `api` (features
 //! `server` and `client`) declares every method once; server, client and `openrpc.json` are generated from it.
 //!
@@ -18,6 +18,7 @@ pub mod method;
 pub mod openrpc;
 pub mod frame;
 pub mod descriptors;
+pub mod channel;
 pub mod ancillary;
 pub mod address;
 pub mod socket_spec;

@@ -117,6 +117,7 @@ fn calls() -> Vec<(&'static str, Value)> {
 fn calls_on_handles() -> Vec<(&'static str, Value)> {
     let message = json!({ "buffers": ["aGk="] });
     vec![
+        ("channel.open", json!({ "handle": "$left", "direction": "both" })),
         ("socket.accept", json!({ "handle": "$listener", "want_fd": false })),
         ("socket.attach_filter", json!({ "handle": "$left", "program": "BgAAAP////8=" })),
         ("socket.attributes", json!({ "handle": "$left" })),

@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 75] = [
+const EXCEEDED_BY: [(&str, &str); 82] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -74,6 +74,13 @@ const EXCEEDED_BY: [(&str, &str); 75] = [
     ("replays_per_user", "replay"),
     ("replays_in_all", "replay"),
     ("replay_blocks", "replay"),
+    ("channels", "channels"),
+    ("channels_per_user", "channels"),
+    ("channels_in_all", "channels"),
+    ("channel_tokens", "channels"),
+    ("channel_token_seconds", "channels"),
+    ("channel_bytes", "channels"),
+    ("channel_drain_seconds", "channels"),
     ("resolver_jobs", "names"),
     ("resolver_jobs_per_user", "names"),
     ("identity_jobs", "identity"),

@@ -40,6 +40,7 @@ mod networks;
 mod captures;
 mod capture_records;
 mod replay;
+mod channels;
 mod startup;
 mod confinement;
 mod credentials;

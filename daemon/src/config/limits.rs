@@ -131,6 +131,20 @@ limits! {
         "calls of `capture.replay` in all that send; a further one is refused";
     replay_blocks = 65_536, "count",
         "packets and other blocks of the file of one `capture.replay`; a file with more is refused";
+    channels = 512, "count",
+        "channels of one session, with those whose token is not used yet; a further one is refused";
+    channels_per_user = 1024, "count",
+        "the same of one user, over all of its sessions; a further one is refused";
+    channels_in_all = 4096, "count",
+        "the same in all; a further one is refused";
+    channel_tokens = 256, "count",
+        "tokens of channels of one user that are not used yet; a further one is refused";
+    channel_token_seconds = 30, "seconds",
+        "how long the token of a channel is valid";
+    channel_bytes = 65_536, "bytes",
+        "bytes of one message of a channel, and the memory that it takes for each direction; at most 65536";
+    channel_drain_seconds = 60, "seconds",
+        "how long a channel goes on sending what the client has sent when its socket or its session is closed";
     packets_per_second = 0, "count",
         "messages a second that one user sends and receives, 0 for no limit; a further one waits as long as the timeout of its socket allows; on a socket that does not wait it is refused";
     bytes_per_second = 0, "bytes",
@@ -202,7 +216,13 @@ impl Limits {
         self.connections = self.connections.min((open_files / 4).max(1));
         self.connections_per_user = self.connections_per_user.min((open_files / 8).max(1));
         self.connections_reserved = self.connections_reserved.min((open_files / 16).max(1));
-        let kept = OWN.min(open_files / 4) + self.connections + self.connections_reserved;
+        // One of the two descriptors of each stays here, unless the channel is a connection.
+        self.channels_in_all = self.channels_in_all.min(open_files / 16);
+        self.channels_per_user = self.channels_per_user.min((open_files / 32).max(1));
+        let kept = OWN.min(open_files / 4)
+            + self.connections
+            + self.connections_reserved
+            + self.channels_in_all;
         let rest = open_files.saturating_sub(kept);
         let in_all = rest.saturating_mul(9) / 10;
         self.handles_in_all = self.handles_in_all.min(in_all);
@@ -272,7 +292,7 @@ mod tests {
     fn no_user_can_take_all_open_files() {
         let mut limits = Limits::default();
         limits.fit(20_000);
-        assert_eq!((limits.handles_per_user, limits.handles_in_all), (14_297, 16_084));
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (13_297, 14_959));
         assert_eq!((limits.connections, limits.connections_per_user), (2048, 1024));
         let mut limits: Limits = toml::from_str("handles_per_user = 3").unwrap();
         limits.fit(1 << 20);

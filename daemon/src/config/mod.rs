@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use sockbroker_proto::api::broker::Seccomp as Reported;
+use sockbroker_proto::channel::DATA_MAX;
 use sockbroker_sys::process;
 
 use crate::config::limits::Limits;
@@ -274,6 +275,9 @@ fn check(config: &Config) -> Result<(), String> {
     if limits.batch_messages > 1024 {
         return Err("limits.batch_messages: the kernel takes at most 1024 (UIO_MAXIOV)".to_owned());
     }
+    if limits.channel_bytes > DATA_MAX as u64 {
+        return Err(format!("limits.channel_bytes: a frame carries at most {DATA_MAX}"));
+    }
     // Base64 makes four bytes of three, and the rest of the answer needs some space.
     let encoded = limits.receive_bytes.saturating_mul(4) / 3 + 65_536;
     if encoded > limits.frame_bytes {
@@ -293,6 +297,7 @@ fn check(config: &Config) -> Result<(), String> {
         ("resolver_jobs_per_user", limits.resolver_jobs_per_user),
         ("identity_jobs", limits.identity_jobs),
         ("identity_jobs_per_user", limits.identity_jobs_per_user),
+        ("channel_bytes", limits.channel_bytes),
         ("closing_jobs", limits.closing_jobs),
         ("closing_jobs_per_user", limits.closing_jobs_per_user),
     ] {
@@ -350,6 +355,8 @@ mod tests {
             ("limits.connections = 0", "limits.connections"),
             ("limits.message_values = 0", "limits.message_values"),
             ("limits.batch_messages = 1025", "limits.batch_messages"),
+            ("limits.channel_bytes = 65537", "limits.channel_bytes"),
+            ("limits.channel_bytes = 0", "limits.channel_bytes"),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             assert!(check(&config).unwrap_err().starts_with(name), "{text}");

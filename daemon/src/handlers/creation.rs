@@ -144,7 +144,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);
     }
-    Ok(Created { handle, family, r#type: ty, proto, timeout })
+    Ok(Created { handle, family, r#type: ty, proto, timeout, channel: None })
 }
 
 /// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if the policy lets it be passed.

@@ -11,6 +11,7 @@ mod admin;
 mod audit;
 mod broker;
 mod capture;
+pub mod channel;
 mod contents;
 mod convert;
 mod creation;
@@ -59,6 +60,7 @@ pub fn builder() -> MethodTableBuilder {
     <Handlers as api::name::NamesServer>::register(&mut table);
     <Handlers as api::interface::InterfacesServer>::register(&mut table);
     <Handlers as api::capture::CaptureServer>::register(&mut table);
+    <Handlers as api::channel::ChannelServer>::register(&mut table);
     <Handlers as api::convert::ConvertServer>::register(&mut table);
     <Handlers as api::session::ModuleServer>::register(&mut table);
     <Handlers as api::session::SessionServer>::register(&mut table);

@@ -262,7 +262,19 @@ impl Call {
         self.authorize(entry, |_same| request)
     }
 
+    /// Authorizes a receiving call. A channel that receives would otherwise lose data to it.
     pub(super) fn permit_receive(
+        &self,
+        entry: &Arc<Entry>,
+        sizes: Sizes,
+    ) -> OpResult<Permitted<Receive>> {
+        if entry.channels.receives() {
+            return Err(OpError::Os { call: "recv", errno: libc::EBUSY });
+        }
+        self.permit_receive_of_channel(entry, sizes)
+    }
+
+    pub(super) fn permit_receive_of_channel(
         &self,
         entry: &Arc<Entry>,
         sizes: Sizes,

@@ -12,6 +12,7 @@ use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::address::encode_address;
+use crate::handlers::channel;
 use crate::handlers::creation::{self, GivenSpec};
 use crate::handlers::parameters::{clip_backlog, int};
 use crate::handlers::poll::poll_handles;
@@ -30,7 +31,9 @@ impl SocketServer for Handlers {
     type Error = OpError;
 
     async fn socket(call: Call, params: SocketParams) -> OpResult<Created> {
-        let SocketParams { family, kind, proto, fileno, timeout, want_fd, netns } = params;
+        let SocketParams { family, kind, proto, fileno, timeout, want_fd, netns, want_channel } =
+            params;
+        let want_channel = want_channel.unwrap_or(false);
         let timeout = call.timeout(timeout)?;
         let given = GivenSpec { family, socktype: kind, proto };
         if let Some(index) = fileno {
@@ -38,9 +41,12 @@ impl SocketServer for Handlers {
                 let text = "a descriptor has its network namespace: netns is for new sockets";
                 return Err(OpError::value(text));
             }
-            return creation::adopt(&call, index, given, timeout);
+            let created = creation::adopt(&call, index, given, timeout)?;
+            return channel::of_new(&call, created, want_channel);
         }
-        creation::create(&call, given, timeout, netns.as_ref(), want_fd.unwrap_or(false))
+        let want_fd = want_fd.unwrap_or(false);
+        let created = creation::create(&call, given, timeout, netns.as_ref(), want_fd)?;
+        channel::of_new(&call, created, want_channel)
     }
 
     async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {
@@ -57,7 +63,14 @@ impl SocketServer for Handlers {
     }
 
     async fn create_connection(call: Call, params: CreateConnectionParams) -> OpResult<Created> {
-        let CreateConnectionParams { address, timeout, source_address, all_errors, netns } = params;
+        let CreateConnectionParams {
+            address,
+            timeout,
+            source_address,
+            all_errors,
+            netns,
+            want_channel,
+        } = params;
         let timeout = call.timeout(timeout)?;
         let wanted = creation::Destination {
             address: &address,
@@ -65,7 +78,8 @@ impl SocketServer for Handlers {
             all_errors: all_errors.unwrap_or(false),
             netns: netns.as_ref(),
         };
-        creation::connection(&call, wanted, timeout).await
+        let created = creation::connection(&call, wanted, timeout).await?;
+        channel::of_new(&call, created, want_channel.unwrap_or(false))
     }
 
     async fn create_server(call: Call, params: CreateServerParams) -> OpResult<Created> {
@@ -88,7 +102,7 @@ impl SocketServer for Handlers {
     }
 
     async fn accept(call: Call, params: AcceptParams) -> OpResult<Accepted> {
-        let AcceptParams { handle, want_fd } = params;
+        let AcceptParams { handle, want_fd, want_channel } = params;
         let want_fd = want_fd.unwrap_or(false);
         if want_fd {
             call.check_carries_descriptors()?;
@@ -104,6 +118,7 @@ impl SocketServer for Handlers {
         let accepting = connect::accept(&permitted, ticket, timeout, || call.room());
         let (accepted, peer) = accepting.await?;
         let created = admit_accepted(&call, accepted, handover)?;
+        let created = channel::of_new(&call, created, want_channel.unwrap_or(false))?;
         Ok(Accepted {
             handle: created.handle,
             family: created.family,
@@ -111,6 +126,7 @@ impl SocketServer for Handlers {
             proto: created.proto,
             timeout: created.timeout,
             address: encode_address(&entry, peer.as_ref()),
+            channel: created.channel,
         })
     }
 

@@ -136,6 +136,7 @@ pub async fn connect(
     // The peer is noted before the call, because data may arrive before the call returns.
     let before = socket.ends.known().peer.replace(target.name());
     let result = connect_to(socket, caller, Destination::of(target)).await;
+    socket.channels.note_connect();
     if result.is_err() && !is_under_way(&result) {
         socket.ends.known().peer = before;
     }

@@ -18,6 +18,7 @@ pub mod file;
 pub mod schedule;
 pub mod frames;
 pub mod replay;
+pub mod channel;
 pub mod option;
 pub mod poll;
 pub mod port;

@@ -36,8 +36,35 @@ pub async fn receive(
             move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
+    let received = receive_once(socket, request, senders, wait_policy).await?;
+    Ok(charge_rate(socket, received))
+}
+
+/// `recv(2)` and `recvfrom(2)` for a channel, whatever the timeout of the socket is: waits without end, or fails with
+/// `EAGAIN` if `waits` is false.
+pub async fn receive_for_channel(
+    permitted: &Permitted<Receive>,
+    senders: Senders<'_>,
+    waits: bool,
+) -> OpResult<ReceivedMessage> {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    let wait_policy = || if waits { WaitPolicy::Endless } else { WaitPolicy::None };
+    keep_pace(socket, wait_policy, "recv").await?;
+    if let Some(data) = take_unread(socket, request) {
+        return Ok(plain(data));
+    }
+    let received = receive_once(socket, request, senders, wait_policy).await?;
+    Ok(charge_rate(socket, received))
+}
+
+async fn receive_once(
+    socket: &Socket,
+    request: &Receive,
+    senders: Senders<'_>,
+    wait_policy: impl FnOnce() -> WaitPolicy,
+) -> OpResult<ReceivedMessage> {
     let flags = request.flags | libc::MSG_DONTWAIT;
-    let received = until_done(socket, Direction::Receive, "recv", wait_policy, || {
+    until_done(socket, Direction::Receive, "recv", wait_policy, || {
         let received = admitted(socket, flags, senders, || {
             let received = message::receive_from(socket.fd(), request.length, flags)?;
             Ok(ReceivedMessage {
@@ -50,8 +77,7 @@ pub async fn receive(
         });
         end_of_datagrams(socket, received)
     })
-    .await?;
-    Ok(charge_rate(socket, received))
+    .await
 }
 
 /// `recvmsg(2)`.

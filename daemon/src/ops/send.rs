@@ -77,12 +77,26 @@ pub async fn send_all(
     ticket: Ticket<'_>,
 ) -> OpResult<()> {
     ticket.acquire().await;
+    let flags = permitted.request().contents.flags;
+    let wait_policy = WaitPolicy::of(permitted.socket(), Direction::Send, flags);
+    send_all_within(permitted, sender, wait_policy).await
+}
+
+/// What a channel sends: all of it, however long that takes, whatever the timeout of the socket is.
+pub async fn send_for_channel(permitted: &Permitted<Send>, sender: Sender<'_>) -> OpResult<()> {
+    send_all_within(permitted, sender, WaitPolicy::Endless).await
+}
+
+async fn send_all_within(
+    permitted: &Permitted<Send>,
+    sender: Sender<'_>,
+    wait_policy: WaitPolicy,
+) -> OpResult<()> {
     let socket = permitted.socket();
     let sender = sender.of(permitted.request());
     let MessageContents { buffers, flags, .. } = &permitted.request().contents;
     let (data, flags) = (joined(buffers), *flags);
     let address = destination(socket, permitted.request());
-    let wait_policy = WaitPolicy::of(socket, Direction::Send, flags);
     let mut sent = 0;
     loop {
         sent +=

@@ -46,6 +46,8 @@ pub enum Share {
     CaptureBytes,
     /// Calls of `capture.replay` that send.
     Replays,
+    /// Channels.
+    Channels,
 }
 
 /// How many kinds of [`Share`] there are.
@@ -91,6 +93,7 @@ impl Quota {
                 limit!(captures_per_user),
                 limit!(capture_bytes_per_user),
                 limit!(replays_per_user),
+                limit!(channels_per_user),
             ],
             all: [
                 limit!(handles_in_all),
@@ -103,6 +106,7 @@ impl Quota {
                 limit!(captures_in_all),
                 limit!(capture_bytes_in_all),
                 limit!(replays_in_all),
+                limit!(channels_in_all),
             ],
             packets: limit!(packets_per_second),
             bytes: limit!(bytes_per_second),

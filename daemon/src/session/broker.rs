@@ -27,6 +27,7 @@ use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
 use crate::quota::{Quota, Users};
 use crate::session::Session;
+use crate::session::channels::PendingChannels;
 use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
@@ -68,6 +69,8 @@ pub struct Broker {
     pub metrics: Arc<Metrics>,
     /// The log of refused connections.
     pub refusals: Refusals,
+    /// The channels whose tokens are not used yet.
+    pub channels: PendingChannels,
     sessions: Mutex<Sessions>,
     /// The number of opened sessions that the monitor has leased to this worker.
     pub(super) leased_sessions: AtomicU64,
@@ -119,6 +122,7 @@ impl Broker {
             audit: Audit::default(),
             metrics: Arc::default(),
             refusals,
+            channels: PendingChannels::default(),
             sessions: Mutex::default(),
             leased_sessions: AtomicU64::new(0),
             leased_memory: AtomicU64::new(0),
@@ -434,6 +438,7 @@ impl Broker {
         drop(sessions);
         drop(ended);
         self.refusals.sweep();
+        self.channels.sweep();
         for (number, session) in over {
             tracing::debug!(session = number, uid = session.uid(), "session is over");
             self.report_session(&session, "over");

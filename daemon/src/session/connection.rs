@@ -27,6 +27,8 @@ pub enum Framing {
     Ndjson,
     Http,
     WebSocket,
+    /// Data of a socket.
+    Channel,
 }
 
 impl Framing {
@@ -37,6 +39,7 @@ impl Framing {
             Self::Ndjson => "ndjson",
             Self::Http => "http",
             Self::WebSocket => "websocket",
+            Self::Channel => "channel",
         }
     }
 }

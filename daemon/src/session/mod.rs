@@ -9,6 +9,8 @@ pub mod finished;
 pub mod lookups;
 pub mod restriction;
 pub mod tasks;
+pub mod channels;
+mod rights;
 pub mod record;
 pub mod monitor_link;
 pub mod policy;
@@ -19,11 +21,10 @@ pub mod connection;
 mod streams;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sockbroker_proto::address::Address;
 use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::handle::Handle;
 use tokio::sync::Notify;
@@ -40,15 +41,15 @@ use crate::session::lookups::Lookups;
 use crate::session::restriction::SessionRestriction;
 use crate::session::tasks::Tasks;
 use crate::session::token::{KnownToken, Token};
+use crate::table::channel::ChannelEnd;
 use crate::table::entry::Entry;
 use crate::table::stream::Stream;
 use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Create;
-use sockbroker_policy::place::Place;
 use sockbroker_policy::question::Question;
-use sockbroker_policy::rights::{Restriction, Rights};
+use sockbroker_policy::rights::Rights;
 use sockbroker_policy::verb::Verb;
 
 /// More handles are closed on a thread.
@@ -74,6 +75,8 @@ pub struct Session {
     /// Notified whenever a connection has ended.
     ended: Notify,
     tasks: Tasks,
+    /// The number of its channels.
+    channels: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +130,7 @@ impl Session {
             closed: AtomicBool::new(false),
             ended: Notify::new(),
             tasks: Tasks::default(),
+            channels: Arc::default(),
         }
     }
 
@@ -213,7 +217,11 @@ impl Session {
     /// Removes what a handle names; the handle is void from then on. Dropping the result closes the socket
     /// or ends the stream.
     pub fn remove(&self, handle: Handle) -> OpResult<Resource> {
-        self.table().remove(handle).ok_or(OpError::Handle(handle))
+        let removed = self.table().remove(handle).ok_or(OpError::Handle(handle))?;
+        if let Resource::Socket(entry) = &removed {
+            entry.channels.end(ChannelEnd::Closed);
+        }
+        Ok(removed)
     }
 
     /// The sockets with their handles, lowest first.
@@ -245,7 +253,10 @@ impl Session {
             resources.filter(|(_, resource)| !is_granted(&rights, resource)).collect();
         for (handle, resource) in &gone {
             match resource {
-                Resource::Socket(entry) => entry.end(),
+                Resource::Socket(entry) => {
+                    entry.channels.end(ChannelEnd::Revoked);
+                    entry.end();
+                }
                 Resource::Stream(stream) => stream.revoke(),
             }
             // A call may have removed it meanwhile.
@@ -264,47 +275,6 @@ fn is_granted(rights: &Rights, resource: &Resource) -> bool {
             rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
         }
         Resource::Stream(stream) => stream.is_granted(rights),
-    }
-}
-
-/// Rights that it gave up, and names that it looked up.
-impl Session {
-    /// Gives up everything that the restriction does not keep, for the rest of the session.
-    pub fn restrict(&self, restriction: SessionRestriction) -> OpResult<()> {
-        let mut state = self.state();
-        if state.restrictions.len() >= self.limits.restrictions {
-            let value = self.limits.restrictions as u64;
-            return Err(OpError::Limit { name: "restrictions", value });
-        }
-        state.restrictions.push(restriction);
-        self.restricted.store(state.restrictions.len(), Ordering::Release);
-        Ok(())
-    }
-
-    /// The restrictions in force, oldest first.
-    pub fn restrictions(&self) -> Vec<Arc<Restriction>> {
-        self.state().restrictions.iter().map(SessionRestriction::rules).collect()
-    }
-
-    /// How many restrictions are in force.
-    pub fn restricted(&self) -> usize {
-        self.restricted.load(Ordering::Acquire)
-    }
-
-    fn set_restrictions(&self, restrictions: Vec<SessionRestriction>) {
-        let mut state = self.state();
-        self.restricted.store(restrictions.len(), Ordering::Release);
-        state.restrictions = restrictions;
-    }
-
-    /// Remembers addresses that a look-up of this name gave in a network namespace.
-    pub fn looked_up(&self, place: &Place, host: &str, found: impl IntoIterator<Item = Address>) {
-        self.state().lookups.record(place, host, found);
-    }
-
-    /// The time since a look-up gave this address; `None` if none did.
-    pub fn lookup_age(&self, place: &Place, address: &Address) -> Option<Duration> {
-        self.state().lookups.age(place, address)
     }
 }
 
@@ -376,7 +346,10 @@ impl Session {
         self.ended.notify_waiters();
         // Each keeps its network namespace in existence.
         let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
-        elsewhere.into_iter().flatten().for_each(|entry| entry.end());
+        for entry in elsewhere.into_iter().flatten() {
+            entry.channels.end(ChannelEnd::Session);
+            entry.end();
+        }
         over
     }
 
@@ -399,6 +372,7 @@ impl Session {
         self.closed.store(true, Ordering::Release);
         let resources = std::mem::take(&mut *table);
         drop(table);
+        resources.end_channels(ChannelEnd::Session);
         // Thousands of closes take long even if none of them waits.
         match resources.user() {
             Some(user) if resources.open() > CLOSED_AT_ONCE => {

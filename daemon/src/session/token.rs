@@ -58,7 +58,7 @@ impl Token {
 }
 
 /// The SHA-256 of a token. A token cannot be made from it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 
 impl fmt::Debug for TokenHash {

@@ -16,6 +16,7 @@ use crate::descriptor::Descriptor;
 use crate::quota::kernel_memory::KernelMemory;
 use crate::quota::{Reservation, User};
 use crate::table::call_queue::{CallQueue, Ticket};
+use crate::table::channel::Channels;
 use crate::table::ends::Ends;
 use crate::table::rcvall::Rcvall;
 use crate::table::readiness::register;
@@ -46,6 +47,7 @@ pub struct Entry {
     pub rcvall: Option<Rcvall>,
     /// Its ends, shared with duplicates.
     pub ends: Ends,
+    pub channels: Channels,
     began: Instant,
 }
 
@@ -78,6 +80,7 @@ impl Entry {
             unread: Mutex::default(),
             rcvall: None,
             ends: Ends::default(),
+            channels: Channels::default(),
             began: Instant::now(),
         }
     }

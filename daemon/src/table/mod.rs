@@ -9,6 +9,7 @@ pub mod stream;
 pub mod ends;
 pub mod socket_endpoints;
 pub mod claims;
+pub mod channel;
 pub mod shared;
 pub mod call_queue;
 pub mod rcvall;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use crate::error::LimitExceeded;
 use crate::error::OpError;
 use crate::quota::{Share, User};
+use crate::table::channel::ChannelEnd;
 use crate::table::entry::Entry;
 use crate::table::stream::Stream;
 use serde::{Deserialize, Serialize};
@@ -165,6 +167,15 @@ impl Table {
         Some(resource)
     }
 
+    /// Ends the channels of every socket.
+    pub fn end_channels(&self, reason: ChannelEnd) {
+        for slot in &self.slots {
+            if let Some(Resource::Socket(entry)) = &slot.resource {
+                entry.channels.end(reason);
+            }
+        }
+    }
+
     /// Removes the sockets of other network namespaces than the broker's own.
     pub fn take_elsewhere(&mut self) -> Vec<Arc<Entry>> {
         let mut taken = Vec::new();
@@ -180,11 +191,15 @@ impl Table {
         taken
     }
 
-    /// A table with a duplicate of every socket under the same handle. The handles of streams are void.
+    /// A table with a duplicate of every socket under the same handle. The handles of streams are void, and those that a
+    /// channel closes: the socket would stay open after the last copy of the channel's descriptor.
     pub fn duplicate(&self) -> Result<Self, DuplicateError> {
         let mut sockets = Vec::with_capacity(self.open);
         for (handle, resource) in self.resources() {
             let Resource::Socket(entry) = resource else { continue };
+            if entry.channels.is_closing() {
+                continue;
+            }
             let place = entry.user().take(Share::Handles, 1).map_err(DuplicateError::Limit)?;
             let copy = entry.duplicate(place).map_err(DuplicateError::Os)?;
             copy.set_inheritable(entry.inheritable());

@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sockbroker_proto::channel;
 use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
 
 use super::codec::Codec;
@@ -23,6 +24,8 @@ use super::control_socket::{ConnectionIo, ControlSocket};
 use super::part_share::PartShare;
 use super::stalling::{Peer, Stalling};
 use super::stream::Stream;
+use super::upgrade::{Body, Upgraded, leave_http, text};
+use super::upgraded_channel;
 use crate::config::limits::size;
 use crate::handlers::metrics::page;
 use crate::principal::Principal;
@@ -33,12 +36,14 @@ use crate::session::finished::LastCalls;
 /// The header that names the session of a request.
 const SESSION_HEADER: &str = "sockbroker-session";
 
-type Body = Full<Bytes>;
-
 /// Serves an HTTP connection until it ends, also as a WebSocket.
 pub(super) async fn serve(shared: SharedContext, io: ConnectionIo, principal: Principal) {
-    if let Some(upgrade) = serve_http(&shared, io, principal.clone()).await {
-        serve_websocket(&shared, upgrade, principal).await;
+    match serve_http(&shared, io, principal.clone()).await {
+        Some(Upgraded::WebSocket(upgrade)) => serve_websocket(&shared, upgrade, principal).await,
+        Some(Upgraded::Channel(upgrade, channel)) => {
+            upgraded_channel::serve(&shared, upgrade, *channel, principal).await;
+        }
+        None => {}
     }
 }
 
@@ -47,7 +52,7 @@ async fn serve_http(
     shared: &SharedContext,
     io: ConnectionIo,
     principal: Principal,
-) -> Option<OnUpgrade> {
+) -> Option<Upgraded> {
     let stream = Some(Arc::downgrade(io.get_ref()));
     let facts = Facts { principal, framing: Framing::Http, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
@@ -63,7 +68,10 @@ async fn serve_http(
         let (shared, connection) = (shared.clone(), connection.clone());
         let (upgraded, peer) = (upgraded.clone(), peer.clone());
         async move {
-            let response = if is_upgrade_request(&request) {
+            let response = if let Some(token) = channel_token(&request) {
+                let principal = connection.principal();
+                upgraded_channel::begin(&shared, principal, &token, request, &upgraded).await
+            } else if is_upgrade_request(&request) {
                 upgrade(request, &upgraded).await
             } else {
                 answer(&shared, &connection, &peer, request).await
@@ -224,31 +232,28 @@ async fn body(
 /// Answers a WebSocket handshake; the connection continues outside of HTTP.
 async fn upgrade(
     mut request: Request<Incoming>,
-    upgraded: &tokio::sync::Mutex<Option<OnUpgrade>>,
+    upgraded: &tokio::sync::Mutex<Option<Upgraded>>,
 ) -> Response<Body> {
     if request.headers().contains_key(ORIGIN) {
         return text(StatusCode::FORBIDDEN, "requests from web pages are refused");
     }
     match Handshake::new().receive_request(&request) {
         Ok(response) => {
-            *upgraded.lock().await = Some(hyper::upgrade::on(&mut request));
+            let upgrade = hyper::upgrade::on(&mut request);
+            *upgraded.lock().await = Some(Upgraded::WebSocket(upgrade));
             response.map(|()| Body::default())
         }
         Err(_) => text(StatusCode::BAD_REQUEST, "the WebSocket handshake is incomplete"),
     }
 }
 
+/// The token of a request for a channel.
+fn channel_token(request: &Request<Incoming>) -> Option<String> {
+    request.uri().path().strip_prefix(channel::PATH).map(str::to_owned)
+}
+
 async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: Principal) {
-    let (io, input) = match upgrade.await {
-        Ok(upgraded) => match upgraded.downcast::<TokioIo<Stalling>>() {
-            Ok(parts) => (parts.io.into_inner().into_inner(), BytesMut::from(&parts.read_buf[..])),
-            Err(_) => return,
-        },
-        Err(error) => {
-            tracing::debug!(%error, "the upgrade failed");
-            return;
-        }
-    };
+    let Some((io, input)) = leave_http(upgrade).await else { return };
     let stream = Some(Arc::downgrade(io.get_ref()));
     let facts = Facts { principal, framing: Framing::WebSocket, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
@@ -266,13 +271,6 @@ async fn serve_websocket(shared: &SharedContext, upgrade: OnUpgrade, principal: 
 fn json(body: String) -> Response<Body> {
     let mut response = Response::new(Full::new(body.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-fn text(status: StatusCode, body: &'static str) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`server`] accepts connections and detects their framing. `codec` decodes messages and encodes answers,
 //! `stream` moves their bytes, and `connection` is the loop around both. `http` serves POST through `hyper` and
-//! passes `WebSockets` to the same loop.
+//! passes `WebSockets` to the same loop, and channels to `handlers::channel`.
 
 pub mod server;
 pub mod shutdown;
@@ -14,6 +14,8 @@ mod control_socket;
 mod deadline;
 mod end;
 mod http;
+mod upgraded_channel;
+mod upgrade;
 mod in_flight;
 mod outgoing;
 mod part_share;

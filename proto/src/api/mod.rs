@@ -16,6 +16,7 @@ pub mod option;
 pub mod name;
 pub mod interface;
 pub mod capture;
+pub mod channel;
 pub mod convert;
 pub mod session;
 pub mod admin;
@@ -26,7 +27,7 @@ use crate::error::ErrorKind;
 use crate::openrpc;
 
 /// The namespaces, for the OpenRPC document and for the method table.
-pub const NAMESPACES: [openrpc::Namespace; 17] = [
+pub const NAMESPACES: [openrpc::Namespace; 18] = [
     socket::socket_methods,
     delegation::delegation_methods,
     transfer::transfer_methods,
@@ -35,6 +36,7 @@ pub const NAMESPACES: [openrpc::Namespace; 17] = [
     name::names_methods,
     interface::interfaces_methods,
     capture::capture_methods,
+    channel::channel_methods,
     convert::convert_methods,
     session::module_methods,
     session::session_methods,
@@ -57,6 +59,7 @@ pub fn parameters() -> impl Iterator<Item = (&'static str, &'static [&'static st
         name::NAMES_PARAMETERS,
         interface::INTERFACES_PARAMETERS,
         capture::CAPTURE_PARAMETERS,
+        channel::CHANNEL_PARAMETERS,
         convert::CONVERT_PARAMETERS,
         session::MODULE_PARAMETERS,
         session::SESSION_PARAMETERS,
@@ -95,7 +98,8 @@ fn errors_of(method: &str, takes_handle: bool) -> Vec<&'static str> {
         ErrorKind::Policy => method == "admin.reload",
         ErrorKind::Handle => takes_handle || matches!(method, "socket.poll" | "policy.check"),
         ErrorKind::Descriptor => {
-            namespace == "socket" || matches!(method, "call.resolve" | "capture.open")
+            namespace == "socket"
+                || matches!(method, "call.resolve" | "capture.open" | "channel.open")
         }
     });
     kinds.map(|kind| kind.entry().name).collect()

@@ -33,6 +33,8 @@ pub trait Socket {
         /// socket with which the client connected to the broker, a name of `ip netns list`, or the descriptor of one
         /// that belongs to a user namespace of this user.
         netns: Option<Netns>,
+        /// Whether to open a channel of the new socket, as `channel.open` without further parameters does.
+        want_channel: Option<bool>,
     ) -> RpcResult<Created>;
 
     /// `socket.socketpair([family[, type[, proto]]])`: two connected sockets.
@@ -92,6 +94,8 @@ pub trait Socket {
         all_errors: Option<bool>,
         /// The network namespace of the new socket, as for `socket.socket`. A host name is looked up in it.
         netns: Option<Netns>,
+        /// Whether to open a channel of the new socket, as `channel.open` without further parameters does.
+        want_channel: Option<bool>,
     ) -> RpcResult<Created>;
 
     /// `socket.create_server(address, *, family=AF_INET, backlog=None, reuse_port=False,
@@ -126,6 +130,8 @@ pub trait Socket {
         handle: Handle,
         /// Whether to attach a descriptor of the new socket to the response.
         want_fd: Option<bool>,
+        /// Whether to open a channel of the new socket, as `channel.open` without further parameters does.
+        want_channel: Option<bool>,
     ) -> RpcResult<Accepted>;
 
     /// `sock.bind(address)`; resolves a host name first.

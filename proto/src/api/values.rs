@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::AddressValue;
 use crate::ancillary::AncillaryItem;
+use crate::api::channel::ChannelOpened;
 use crate::bytes::Bytes;
 use crate::handle::Handle;
 
@@ -25,6 +26,9 @@ pub struct Created {
     pub proto: i32,
     /// `socket.gettimeout()` in seconds; `null` blocks, 0 never waits.
     pub timeout: Option<f64>,
+    /// The channel, if the call asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelOpened>,
 }
 
 /// A network namespace other than the broker's own.
@@ -63,6 +67,9 @@ pub struct Accepted {
     pub timeout: Option<f64>,
     /// The address of the peer.
     pub address: AddressValue,
+    /// The channel, if the call asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelOpened>,
 }
 
 /// `family`, `type` and `proto` of a socket object.

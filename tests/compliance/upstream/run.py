@@ -25,6 +25,7 @@ from broker import Broker
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGE = HERE.parents[2] / "client" / "python" / "src"
 MODES = ("direct", "mediated", "remote")
+FURTHER_MODES = ("channel",)
 OTHERS = (
     "test_selectors",
     "test_asyncio.test_sock_lowlevel",
@@ -150,7 +151,7 @@ def main():
     parser.add_argument("--python", default="/usr/bin/python3")
     parser.add_argument("--nobody", action="store_true", help="run as nobody, with a policy; needs root")
     parser.add_argument("--suite", action="append", choices=["test_socket", *OTHERS])
-    parser.add_argument("--mode", action="append", choices=MODES)
+    parser.add_argument("--mode", action="append", choices=(*MODES, *FURTHER_MODES))
     given = parser.parse_args()
     given.broker = os.path.abspath(given.broker)
     if not has_tests(given.python, "test_socket"):

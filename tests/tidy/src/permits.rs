@@ -27,6 +27,10 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("open::examine", "identifies a client's descriptor before the policy is asked about it"),
     ("open::borrow", "reads what a client's descriptor is; each call on it has a permit"),
     ("captures/capture::read", "reads the stream of a capture that a permit opened"),
+    ("channel::pair", "makes the client's end of a channel"),
+    ("channel::try_read", "reads what the client sends on a channel"),
+    ("channel::end_output", "ends what the client reads of a channel"),
+    ("channel::is_hung_up", "finds whether the client has closed its end of a channel"),
     (
         "elsewhere::of_passed",
         "finds the namespace of a client's descriptor before the policy is asked about it",

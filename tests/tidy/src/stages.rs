@@ -25,7 +25,7 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "proto/src/lib.rs",
-        "api method openrpc frame descriptors ancillary address socket_spec error errno handle bytes
+        "api method openrpc frame descriptors channel ancillary address socket_spec error errno handle bytes
          constant",
     ),
     ("proto/bpf/src/lib.rs", "vlan assembler check run program opcode"),

@@ -68,7 +68,10 @@ class BrokeredSocket(native.Socket, metaclass=SocketType):  # type: ignore[misc]
         if handle is not None and number < 0:
             return detach(handle)
         if handle is not None:
+            session, channel_of = handle.session if handle.channel else None, handle.number
             handle.close()
+            if session is not None and channel_of is not None:
+                Handle(session, channel_of).leave_to(number)
         return number
 
     def _open(self) -> Handle:

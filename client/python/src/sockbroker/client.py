@@ -12,7 +12,7 @@ from collections.abc import Callable
 from . import identity, native
 from .errors import BrokerError, Denied
 from .hints import TYPE_CHECKING, Any
-from .settings import REMOTE, Settings
+from .settings import CHANNEL, OF_BROKER, Settings
 
 if TYPE_CHECKING:
     from .jsonrpc import Response
@@ -44,7 +44,12 @@ class Client:
     @property
     def wants_descriptors(self) -> bool:
         """Whether new sockets get a descriptor."""
-        return self.settings.mode != REMOTE
+        return self.settings.mode not in OF_BROKER
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether connected streams get the descriptor of a channel."""
+        return self.settings.mode == CHANNEL
 
     def default_timeout(self) -> float | None:
         """The timeout of new sockets."""

@@ -9,7 +9,7 @@ from . import creation, native
 from .encoding import host, integer
 from .errors import ArgumentError
 from .hints import TYPE_CHECKING, Any
-from .settings import CALLER, REMOTE
+from .settings import CALLER, OF_BROKER
 
 if TYPE_CHECKING:
     from .client import Client
@@ -24,7 +24,7 @@ def shorten(module: dict[str, Any], client: Client) -> None:
     The standard library's function makes the calls that this one does not: with unusual arguments, or if the program
     has replaced a function that it uses.
     """
-    if client.settings.mode != REMOTE or client.settings.netns == CALLER:
+    if client.settings.mode not in OF_BROKER or client.settings.netns == CALLER:
         return
     standard, default = module["create_connection"], module["_GLOBAL_DEFAULT_TIMEOUT"]
     steps = [module[name] for name in _STEPS]

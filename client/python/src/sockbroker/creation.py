@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from . import native
 from .control_socket import is_control_socket
 from .errors import ArgumentError, BrokerError, Denied
-from .handle import UNMEDIATED, Handle, SocketSpec, Transit, close_number, spec_of
+from .handle import UNMEDIATED, Handle, SocketSpec, Transit, by_channel, close_number, spec_of
 from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .session import Session
@@ -32,8 +32,21 @@ def create(client: Client, family: int, type_: int, proto: int, *, netns: str | 
 
 
 def connection(client: Client, params: dict[str, Any]) -> Transit:
-    """`socket.create_connection`."""
-    return _call(client, "socket.create_connection", params)[0]
+    """`socket.create_connection`, with the descriptor of a channel if the mode has one."""
+    made = _call(client, "socket.create_connection", params)[0]
+    return with_channel(made) if client.has_channels else made
+
+
+def with_channel(made: Transit) -> Transit:
+    """The same connected stream with the descriptor of a channel, which has the data of the socket."""
+    handle = made.handle
+    params = {"handle": handle.number, "want_fd": True, "close": True}
+    response = handle.session.call("channel.open", params, takes_descriptors=True)
+    descriptor = response.take_descriptor()
+    if descriptor is None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    handle.note_channel(descriptor)
+    return Transit(descriptor, handle, made.spec)
 
 
 def create_served(client: Client, family: int, type_: int, proto: int) -> Transit:
@@ -105,6 +118,8 @@ def check_not_control_socket(descriptor: int) -> None:
 def adopt(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     """A handle for a descriptor of this process, which stays open."""
     check_not_control_socket(descriptor)
+    if client.has_channels:
+        return by_channel(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout
     try:

@@ -28,6 +28,8 @@ _numbers = itertools.count(FIRST_PSEUDO)
 _by_pseudo: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _by_descriptor: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
 _detached: dict[int, Handle] = {}
+_channels: dict[tuple[int, int], tuple[Session, int]] = {}
+"""The sockets of descriptors that are channels, by the files of the descriptors."""
 _settling = _thread.RLock()
 """Orders the timeouts of all handles among threads."""
 
@@ -35,7 +37,7 @@ _settling = _thread.RLock()
 class Handle:
     """Closes the socket in the broker when it is garbage-collected."""
 
-    __slots__ = ("session", "number", "undelivered", "_pseudo", "_timeout", "__weakref__")
+    __slots__ = ("session", "number", "undelivered", "channel", "_pseudo", "_timeout", "__weakref__")
 
     def __init__(self, session: Session, number: int) -> None:
         session.handles += 1
@@ -43,6 +45,8 @@ class Handle:
         self.number: int | None = number
         self.undelivered: UndeliveredResults | None = None
         """The results of interrupted calls."""
+        self.channel: tuple[int, int] | None = None
+        """The file of the descriptor that has the data of the socket, by device and inode."""
         self._pseudo = -1
         self._timeout: list[Any] | None = None
         """Parameters of a `settimeout` that the next call carries."""
@@ -94,6 +98,18 @@ class Handle:
             self._timeout = None
         return response
 
+    def note_channel(self, descriptor: int) -> None:
+        """Records that a descriptor has the data of the socket, also for other objects of this descriptor."""
+        status = os.fstat(descriptor)
+        self.channel = (status.st_dev, status.st_ino)
+        if self.number is not None:
+            _channels[self.channel] = (self.session, self.number)
+
+    def leave_to(self, descriptor: int) -> None:
+        """Leaves the socket to its descriptor, from which another object can be made."""
+        self.note_channel(descriptor)
+        self.release()
+
     def pseudo_descriptor(self) -> int:
         """The number that stands for it in place of a descriptor; -1 once it is closed."""
         if self.number is None:
@@ -116,8 +132,14 @@ class Handle:
     def close(self) -> bool:
         """Closes the socket in the broker. Returns whether it was open. If the broker has gone, the socket has too."""
         number = self.release()
-        if number is None or self.session.ended:
-            return number is not None
+        if number is None:
+            return False
+        if self.channel is not None:
+            # The broker closes it when the last copy of the descriptor is closed, and has sent everything.
+            _channels.pop(self.channel, None)
+            return True
+        if self.session.ended:
+            return True
         try:
             self.session.call("socket.close", [number])
         except (BrokerError, OSError):
@@ -136,7 +158,7 @@ class Handle:
 
 def _unmediated() -> Handle:
     made = Handle.__new__(Handle)
-    made.number, made.undelivered, made._pseudo, made._timeout = None, None, -1, None
+    made.number, made.undelivered, made._pseudo, made._timeout, made.channel = None, None, -1, None, None
     return made
 
 
@@ -233,6 +255,18 @@ def attributes(handle: Handle) -> SocketSpec:
 def note_descriptor(descriptor: int, handle: Handle) -> None:
     """Records the handle of a descriptor, for `socket.close()` of the number."""
     _by_descriptor[descriptor] = handle
+
+
+def by_channel(descriptor: int) -> Handle:
+    """Another object of the socket whose data a descriptor has. Raises `EOPNOTSUPP` if it is none of this process."""
+    status = os.fstat(descriptor)
+    found = _channels.get((status.st_dev, status.st_ino))
+    if found is None:
+        text = "a descriptor of this machine cannot become a socket of a broker of another machine"
+        raise OSError(errno.EOPNOTSUPP, f"{os.strerror(errno.EOPNOTSUPP)}: {text}")
+    made = Handle(*found)
+    made.note_channel(descriptor)
+    return made
 
 
 def close_of_descriptor(descriptor: Any) -> None:

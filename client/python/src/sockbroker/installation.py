@@ -7,7 +7,7 @@ import sys
 
 from . import native_modules, os_functions, process, select_functions, socket_module
 from .hints import TYPE_CHECKING, Any
-from .settings import REMOTE, Settings
+from .settings import OF_BROKER, Settings
 
 if TYPE_CHECKING:
     from .network_namespace import Namespace
@@ -23,7 +23,7 @@ def install(mode: str | None = None, broker: str | None = None, netns: str | Non
     present = sys.modules.get("socket")
     if present is not None:
         importlib.reload(present)
-    if client.settings.mode == REMOTE:
+    if client.settings.mode in OF_BROKER:
         from . import create_connection  # for this mode alone
 
         create_connection.shorten(vars(importlib.import_module("socket")), client)

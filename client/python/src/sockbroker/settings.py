@@ -10,8 +10,10 @@ from .hints import TYPE_CHECKING
 if TYPE_CHECKING:
     from .ssh_target import SshTarget
 
-DIRECT, MEDIATED, REMOTE = "direct", "mediated", "remote"
-MODES = (DIRECT, MEDIATED, REMOTE)
+DIRECT, MEDIATED, REMOTE, CHANNEL = "direct", "mediated", "remote", "channel"
+MODES = (DIRECT, MEDIATED, REMOTE, CHANNEL)
+OF_BROKER = (REMOTE, CHANNEL)
+"""The modes whose sockets are on the machine of the broker, which can be another one."""
 
 MODE_VARIABLE = "SOCKBROKER_MODE"
 URL_VARIABLE = "SOCKBROKER"
@@ -135,6 +137,6 @@ def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
         way = "ssh" if place.ssh else "a command"
         raise ValueError(f"cannot use mode {mode} with the broker at {place}: {way} passes no descriptors; use remote")
     if netns is not None and mode == DIRECT:
-        text = "in mode direct this process makes its sockets itself: use mediated or remote"
+        text = "in mode direct this process makes its sockets itself: use mediated, remote or channel"
         raise ValueError(f"cannot use the network namespace {netns!r}: {text}")
     return Settings(mode, place, netns)

@@ -8,7 +8,7 @@ import types
 from . import handle, native
 from .base import SocketType
 from .hints import TYPE_CHECKING, Any
-from .settings import DIRECT, REMOTE
+from .settings import DIRECT, OF_BROKER
 
 if TYPE_CHECKING:
     from .client import Client
@@ -25,7 +25,7 @@ def build(client: Client, name: str) -> types.ModuleType:
             setattr(made, item, getattr(native.module, item))
     for item, value in RCVALL.items():
         setattr(made, item, value)
-    if client.settings.mode == REMOTE:
+    if client.settings.mode in OF_BROKER:
         _take_constants(made, client)
     served = _direct(client, name) if client.settings.mode == DIRECT else _mediated(client, name)
     served.update(dup=_dup, close=_close, SocketType=served["socket"])
@@ -52,7 +52,12 @@ def _mediated(client: Client, name: str) -> dict[str, Any]:
     from .arguments import function
 
     served = resolver.functions(client, name)
-    served["socket"] = _class(mediated.MediatedSocket, client)
+    if client.has_channels:
+        from .channel_socket import ChannelSocket  # for this mode alone
+
+        served["socket"] = _class(ChannelSocket, client)
+    else:
+        served["socket"] = _class(mediated.MediatedSocket, client)
     served["socketpair"] = function(pairs.socketpair, client, name)
     return {**served, **_timeouts(client, name)}
 

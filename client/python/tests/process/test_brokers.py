@@ -65,8 +65,8 @@ class Modules(Programs):
         one = self.brokers[0].path
         expected = (
             f"<sockbroker.Broker {one} mode=mediated> None\n"
-            "unknown mode 'other': use one of direct, mediated, remote\n"
-            "cannot use the network namespace 'lab1': in mode direct this process makes its sockets itself: use mediated or remote\n"
+            "unknown mode 'other': use one of direct, mediated, remote, channel\n"
+            "cannot use the network namespace 'lab1': in mode direct this process makes its sockets itself: use mediated, remote or channel\n"
             "cannot use mode mediated with the broker at exec:socat -: a command passes no descriptors; use remote\n"
             "cannot parse the broker URL 'ftp://x': use /path, unix:/path, ssh://HOST or exec:COMMAND\n"
             "cannot connect to the broker at /nonexistent/socket: No such file or directory; "

@@ -17,12 +17,13 @@ pub mod opener;
 pub mod granted;
 pub mod fake_kernel;
 pub mod pcapng;
+pub mod channel;
 
 /// A function that checks one input.
 pub type Body = fn(&[u8]);
 
 /// Every target: its name, which is also its folder in `../corpus`, and its body.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("frame", frame::body),
     ("request", request::body),
     ("address", address::body),
@@ -31,4 +32,5 @@ pub const TARGETS: [(&str, Body); 8] = [
     ("messages", messages::body),
     ("opener", opener::body),
     ("pcapng", pcapng::body),
+    ("channel", channel::body),
 ];

@@ -75,6 +75,11 @@ fn pcapng_corpus_passes() {
 }
 
 #[test]
+fn channel_corpus_passes() {
+    replay("channel");
+}
+
+#[test]
 fn every_target_has_a_program_and_a_corpus() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let names = |folder: PathBuf| -> BTreeSet<String> {

@@ -1,0 +1,140 @@
+"""The socket class of mode `channel`: connected streams have a descriptor with their data.
+
+The broker moves the data between the descriptor and the socket. So
+data is sent and received by system calls, and `ssl`, `asyncio`, `selectors`, `sendfile`, `fork` and child processes use
+the descriptor like that of a native socket. Other sockets and all other calls are those of mode `remote`.
+"""
+
+from __future__ import annotations
+
+from . import native
+from .arguments import method
+from .creation import with_channel
+from .handle import Transit, spec_of
+from .hints import Any
+from .mediated import MediatedSocket
+
+_UNIX = int(native.module.AF_UNIX)
+_STREAM = int(native.module.SOCK_STREAM)
+_OOB = int(native.module.MSG_OOB)
+
+
+class ChannelSocket(MediatedSocket):
+    """A socket of the broker that has a descriptor once it is connected."""
+
+    __slots__ = ()
+
+    def _has_channel(self) -> bool:
+        handle = self._handle
+        return handle is not None and handle.channel is not None
+
+    def _begin_channel(self) -> None:
+        """Gets the descriptor of a stream that has been connected."""
+        spec, handle = spec_of(self), self._open()
+        if spec.type == _STREAM and spec.family != _UNIX and handle.channel is None:
+            made = with_channel(Transit(handle.pseudo_descriptor(), handle, spec))
+            self._become(made)
+
+    # Connections. A connection that does not wait would have no descriptor for its end, so each call waits.
+
+    @method
+    def connect(self, address: Any, /) -> None:
+        with _Waiting(self):
+            super().connect(address)
+        self._begin_channel()
+
+    @method
+    def connect_ex(self, address: Any, /) -> int:
+        with _Waiting(self):
+            failure = super().connect_ex(address)
+        if failure == 0:
+            self._begin_channel()
+        return failure
+
+    @method
+    def _accept(self) -> tuple[Transit, Any]:
+        made, address = super()._accept()
+        if made.spec.type == _STREAM and made.spec.family != _UNIX:
+            made = with_channel(made)
+        return made, address
+
+    @method
+    def shutdown(self, how: Any, /) -> None:
+        if self._has_channel():
+            native.Socket.shutdown(self, how)
+        else:
+            super().shutdown(how)
+
+    def _set_timeout(self, setter: Any, value: Any) -> None:
+        if self._has_channel():
+            self._apply_timeout(setter, value)
+        else:
+            super()._set_timeout(setter, value)
+
+    # Data. Out-of-band data is not in the channel.
+
+    @method
+    def recv(self, *args: Any) -> Any:
+        return native.Socket.recv(self, *args) if self._has_channel() else super().recv(*args)
+
+    @method
+    def recvfrom(self, *args: Any) -> Any:
+        return native.Socket.recvfrom(self, *args) if self._has_channel() else super().recvfrom(*args)
+
+    @method
+    def recv_into(self, *args: Any, **named: Any) -> Any:
+        if self._has_channel():
+            return native.Socket.recv_into(self, *args, **named)
+        return super().recv_into(*args, **named)
+
+    @method
+    def recvfrom_into(self, *args: Any, **named: Any) -> Any:
+        if self._has_channel():
+            return native.Socket.recvfrom_into(self, *args, **named)
+        return super().recvfrom_into(*args, **named)
+
+    @method
+    def recvmsg(self, *args: Any) -> Any:
+        return native.Socket.recvmsg(self, *args) if self._has_channel() else super().recvmsg(*args)
+
+    @method
+    def recvmsg_into(self, *args: Any) -> Any:
+        return native.Socket.recvmsg_into(self, *args) if self._has_channel() else super().recvmsg_into(*args)
+
+    @method
+    def send(self, data: Any, flags: Any = 0, /) -> Any:
+        if self._has_channel() and not _is_urgent(flags):
+            return native.Socket.send(self, data, flags)
+        return super().send(data, flags)
+
+    @method
+    def sendall(self, data: Any, flags: Any = 0, /) -> None:
+        if self._has_channel() and not _is_urgent(flags):
+            native.Socket.sendall(self, data, flags)
+        else:
+            super().sendall(data, flags)
+
+    @method
+    def sendmsg(self, buffers: Any, ancdata: Any = (), flags: Any = 0, address: Any = None, /) -> Any:
+        if self._has_channel() and not _is_urgent(flags):
+            return native.Socket.sendmsg(self, buffers, ancdata, flags)
+        return super().sendmsg(buffers, ancdata, flags, address)
+
+
+def _is_urgent(flags: Any) -> bool:
+    return isinstance(flags, int) and bool(flags & _OOB)
+
+
+class _Waiting:
+    """Lets the broker wait for a connection of a socket that does not wait otherwise."""
+
+    def __init__(self, sock: ChannelSocket) -> None:
+        self._handle = sock._handle if native.Socket.gettimeout(sock) == 0.0 else None
+
+    def __enter__(self) -> None:
+        if self._handle is not None and self._handle.number is not None:
+            self._handle.set_timeout(None)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None and self._handle.number is not None:
+            self._handle.set_timeout(0.0)

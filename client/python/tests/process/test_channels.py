@@ -1,0 +1,159 @@
+"""Mode `channel`: connected streams have a descriptor with their data."""
+
+import shutil
+import subprocess
+import sys
+import textwrap
+import unittest
+
+from process.common import SECONDS, Broker, environment
+
+TEXTS = {
+    # Calls, timeouts and half-close.
+    "streams": """
+        with lab.create_server(("127.0.0.1", 0)) as server:
+            client = lab.create_connection(server.getsockname())
+            served, address = server.accept()
+        assert address == client.getsockname() and client.getpeername() == served.getsockname()
+        assert 0 <= client.fileno() < 1 << 20 and client.family == lab.AF_INET, client
+        client.sendall(b"hello"); assert served.recv(9, lab.MSG_PEEK) == served.recv(9) == b"hello"
+        served.settimeout(0.01)
+        try: served.recv(1)
+        except TimeoutError: print("timeout")
+        served.setblocking(False)
+        try: served.recv(1)
+        except BlockingIOError: print("EAGAIN")
+        served.settimeout(None)
+        client.setsockopt(lab.IPPROTO_TCP, lab.TCP_NODELAY, 1)
+        print(client.getsockopt(lab.IPPROTO_TCP, lab.TCP_NODELAY) != 0, client.getsockopt(lab.SOL_SOCKET, lab.SO_ERROR))
+        client.sendmsg([b"a", b"b"]); print(served.recvfrom(9), client.send(b"c"), served.recvmsg(1)[0])
+        client.shutdown(lab.SHUT_WR); assert served.recv(1) == b""
+        with served.makefile("wb") as file: file.write(b"x" * 300000)
+        served.close()
+        with client, client.makefile("rb") as file: print(len(file.read()))
+    """,
+    # Numbers: dup, detach, adoption, sendfile, select and child processes.
+    "descriptors": """
+        server = lab.create_server(("127.0.0.1", 0))
+        client, other = lab.socket(), None
+        client.setblocking(False); client.connect(server.getsockname()); client.setblocking(True)
+        served = server.accept()[0]
+        copy = client.dup(); client.close(); copy.sendall(b"1"); assert served.recv(9) == b"1"
+        adopted = lab.socket(lab.AF_INET, lab.SOCK_STREAM, 0, fileno=copy.detach())
+        assert adopted.getpeername() == served.getsockname()
+        assert not select.select([served], [], [], 0)[0]
+        large = tempfile.TemporaryFile(); large.write(bytes(range(256)) * 1000); large.flush()
+        assert adopted.sendfile(large, 5, 100000) == 100000
+        assert select.select([served], [], [], 60)[0]
+        data = b""
+        while len(data) < 100000: data += served.recv(1 << 20)
+        large.seek(5); assert large.read(100000) == data
+        child = "import os; os.write(1, os.read(0, 9)); os.write(1, b' child')"
+        served.sendall(b"of the")
+        number = adopted.fileno()
+        subprocess.run([sys.executable, "-c", child], stdin=number, stdout=number, check=True)
+        print(served.recv(12, lab.MSG_WAITALL).decode())
+        if os.fork() == 0: adopted.sendall(b"forked"); adopted.close(); os._exit(0)
+        os.wait(); print(served.recv(9).decode())
+        adopted.close(); print(served.recv(9))
+        foreign = socket.socketpair()[0].detach()
+        try: lab.socket(lab.AF_INET, lab.SOCK_STREAM, 0, fileno=foreign)
+        except OSError as error: print(errno.errorcode[error.errno])
+    """,
+    "ssl": """
+        context, server_context = ssl.create_default_context(cafile=sys.argv[3]), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_context.load_cert_chain(sys.argv[3])
+        server = lab.create_server(("127.0.0.1", 0))
+        def serve():
+            with server_context.wrap_socket(server.accept()[0], server_side=True) as served:
+                data = served.recv(100); served.sendall(data[::-1])
+                try: served.unwrap().close()
+                except OSError: pass
+        thread = threading.Thread(target=serve); thread.start()
+        with lab.create_connection(server.getsockname()) as plain:
+            with context.wrap_socket(plain, server_hostname="localhost") as secure:
+                secure.sendall(b"secret"); print(secure.version(), secure.recv(100)); secure.unwrap()
+        thread.join()
+    """,
+    "asyncio": """
+        server = lab.create_server(("127.0.0.1", 0))
+        async def echo(reader, writer):
+            while data := await reader.read(1 << 16): writer.write(data); await writer.drain()
+            writer.close()
+        async def main():
+            plain = lab.create_connection(server.getsockname()); served = server.accept()[0]
+            accepted = await asyncio.open_connection(sock=served)
+            task = asyncio.ensure_future(echo(*accepted))
+            reader, writer = await asyncio.open_connection(sock=plain)
+            async def write(): writer.write(b"z" * 1000000); await writer.drain(); writer.write_eof()
+            writing = asyncio.ensure_future(write())
+            print(len(await reader.read())); await writing; await task; writer.close()
+        asyncio.run(main())
+    """,
+    # What was written before the program ended is sent.
+    "exit": """
+        peer = socket.create_server(("127.0.0.1", 0))
+        child = os.fork()
+        if child == 0:
+            client = lab.create_connection(peer.getsockname())
+            client.sendall(b"e" * 3000000)
+            os._exit(0)
+        served = peer.accept()[0]; total = 0
+        while data := served.recv(1 << 20): total += len(data)
+        os.waitpid(child, 0); print(total)
+    """,
+}
+EXPECTED = {
+    "streams": "timeout\nEAGAIN\nTrue 0\n(b'ab', None) 1 b'c'\n300000\n",
+    "descriptors": "of the child\nforked\nb''\nENOTSUP\n",
+    "ssl": "TLSv1.3 b'terces'\n",
+    "asyncio": "1000000\n",
+    "exit": "3000000\n",
+}
+HEAD = "import asyncio, errno, os, select, socket, ssl, subprocess, sys, tempfile, threading\nimport sockbroker\n"
+
+
+class OnThisMachine(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.broker = Broker()
+        cls.url = cls.broker.path
+        cls.more = {}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.broker.stop()
+
+    def check(self, name, *arguments):
+        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2]).socket\n{textwrap.dedent(TEXTS[name])}"
+        ended = subprocess.run(
+            [sys.executable, "-c", text, self.url, "channel", *arguments], env=environment(**self.more),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
+        )  # fmt: skip
+        self.assertEqual((ended.stdout, ended.returncode), (EXPECTED[name], 0), ended.stderr)
+
+    def test_streams_have_the_calls_of_native_ones(self):
+        self.check("streams")
+
+    def test_descriptors_are_used_like_those_of_native_sockets(self):
+        self.check("descriptors")
+
+    @unittest.skipUnless(shutil.which("openssl"), "needs openssl")
+    def test_ssl_uses_the_descriptor(self):
+        file = f"{self.broker.folder}/both.pem"
+        names = ["-addext", "subjectAltName=DNS:localhost", "-subj", "/CN=localhost", "-days", "2"]
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", *names]
+        subprocess.run([*command, "-keyout", file, "-out", f"{file}.certificate"], check=True, capture_output=True)
+        with open(f"{file}.certificate", encoding="ascii") as certificate, open(file, "a", encoding="ascii") as both:
+            both.write(certificate.read())
+        self.check("ssl", file)
+
+    def test_asyncio_uses_the_descriptor(self):
+        self.check("asyncio")
+
+    def test_program_that_ends_loses_nothing(self):
+        self.check("exit")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,144 @@
+//! The socket of a channel: each receive and each send is authorized like a call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sockbroker_proto::address::AddressValue;
+use sockbroker_proto::channel::{ADDRESS_MAX, DATA_MAX};
+
+use crate::config::limits::size;
+use crate::error::{OpError, OpResult};
+use crate::handlers::address::encode_address;
+use crate::handlers::contents::{Payload, Sizes};
+use crate::handlers::messages;
+use crate::ops::receive::{self, is_end};
+use crate::ops::{channel, connect, send};
+use crate::rpc::call::Call;
+use crate::table::channel::ChannelClaim;
+use crate::table::entry::Entry;
+use sockbroker_policy::action::Shutdown;
+use sockbroker_policy::verb::Verb;
+
+/// The socket of a channel.
+#[derive(Debug)]
+pub(super) struct SocketEnd {
+    call: Call,
+    entry: Arc<Entry>,
+    /// Its sends are in order with each other, and with no call.
+    queue: u64,
+    /// How many datagrams the kernel had dropped when the channel was opened.
+    pub(super) dropped_before: u32,
+}
+
+/// What was received.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// Bytes of a stream.
+    Data(Vec<u8>),
+    /// A datagram, with its sender as JSON, or nothing.
+    Datagram(String, Vec<u8>),
+    /// Nothing more will be received.
+    End,
+}
+
+impl SocketEnd {
+    pub(super) fn new(call: Call, entry: Arc<Entry>, dropped_before: u32) -> Self {
+        let queue = call.broker().number();
+        Self { call, entry, queue, dropped_before }
+    }
+
+    pub(super) fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The number of bytes of one read.
+    pub(super) fn piece(&self) -> usize {
+        size(self.call.broker().limits.channel_bytes)
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.entry.actual().ty == libc::SOCK_STREAM
+    }
+
+    /// Waits until a stream is connected.
+    pub(super) async fn connected(&self, claim: &ChannelClaim) -> OpResult<()> {
+        if self.is_stream() {
+            channel::connected(&self.call.inspect(&self.entry)?, claim).await;
+        }
+        Ok(())
+    }
+
+    /// Receives; without waiting if `waits` is false. Dropping it loses nothing.
+    pub(super) async fn receive(&self, waits: bool) -> OpResult<Received> {
+        let length = if self.is_stream() { self.piece() } else { DATA_MAX };
+        let sizes = Sizes { length, ancillary: 0, flags: 0 };
+        let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
+        let senders = self.call.senders(&self.entry);
+        let receiving = receive::receive_for_channel(&permitted, senders.as_deref(), waits);
+        let received = receiving.await?;
+        // The policy may have been replaced, and the session restricted, while it waited.
+        let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
+        if is_end(&permitted, received.n) {
+            return Ok(Received::End);
+        }
+        if self.is_stream() {
+            return Ok(Received::Data(received.data));
+        }
+        let sender = messages::sender(permitted.socket(), &received);
+        let address = match encode_address(permitted.socket(), sender.as_ref()) {
+            AddressValue::None(()) => String::new(),
+            address => serde_json::to_string(&address).unwrap_or_default(),
+        };
+        let address = if address.len() > ADDRESS_MAX { String::new() } else { address };
+        Ok(Received::Datagram(address, received.data))
+    }
+
+    /// Receives a byte of out-of-band data. Waits for ever on a socket without such data.
+    pub(super) async fn receive_urgent(&self) -> OpResult<u8> {
+        let internet = [libc::AF_INET, libc::AF_INET6].contains(&self.entry.actual().domain);
+        if !internet || !self.is_stream() {
+            std::future::pending::<()>().await;
+        }
+        let sizes = Sizes { length: 1, ancillary: 0, flags: libc::MSG_OOB };
+        let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
+        let byte = channel::receive_urgent(&permitted).await?;
+        drop(self.call.permit_receive_of_channel(&self.entry, sizes)?);
+        Ok(byte)
+    }
+
+    /// Sends data with these flags.
+    pub(super) async fn send(&self, data: Bytes, flags: i32) -> OpResult<()> {
+        let ticket = self.entry.sending.join(self.queue);
+        self.call.settle(&self.entry, &ticket, Verb::Send).await;
+        let permitted = self.call.permit_send(&self.entry, None, Payload::of(data, flags))?;
+        send::send_for_channel(&permitted, self.call.sender()).await
+    }
+
+    /// Sends a datagram, to an address or to the peer.
+    pub(super) async fn send_datagram(&self, address: &str, data: Bytes) -> OpResult<()> {
+        if address.is_empty() {
+            return self.send(data, 0).await;
+        }
+        let address: AddressValue = serde_json::from_str(address)
+            .map_err(|error| OpError::value(format!("the address of a datagram: {error}")))?;
+        let target = self.call.target(&self.entry, &address, ("sendto", Verb::Send)).await?;
+        let ticket = self.entry.sending.join(self.queue);
+        self.call.settle(&self.entry, &ticket, Verb::Send).await;
+        let permitted = self.call.permit_send(&self.entry, Some(target), Payload::of(data, 0))?;
+        send::send_for_channel(&permitted, self.call.sender()).await
+    }
+
+    /// Ends what the peer of the socket receives.
+    pub(super) async fn end_sending(&self) -> OpResult<()> {
+        let ticket = self.entry.sending.join(self.queue);
+        let how = libc::SHUT_WR;
+        let permitted = self.call.authorize(&self.entry, |socket| Shutdown { socket, how })?;
+        connect::shutdown(&permitted, ticket).await
+    }
+
+    /// How many datagrams the kernel has dropped.
+    pub(super) fn dropped(&self) -> u32 {
+        let inspected = self.call.inspect(&self.entry);
+        inspected.map_or(0, |inspected| channel::dropped(inspected.socket()))
+    }
+}

@@ -1,0 +1,186 @@
+//! The client's end of a channel, and what a channel does on its socket apart from receiving and sending.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use sockbroker_policy::action::{Inspect, Receive};
+use sockbroker_sys::poll::poll_now;
+use sockbroker_sys::{message, option, socket, stream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
+
+use crate::descriptor::Descriptor;
+use crate::error::{During, OpResult};
+use crate::ops::wait::RETRY_PAUSE;
+use crate::quota::User;
+use crate::table::channel::ChannelClaim;
+use crate::table::permitted::{Permitted, Socket};
+use crate::table::readiness::register;
+
+/// `SO_MEMINFO`, the length of its value, and the place of the count of dropped datagrams (`SK_MEMINFO_DROPS` in
+/// `linux/sock_diag.h`).
+const SO_MEMINFO: i32 = 55;
+const MEMINFO_BYTES: u32 = 36;
+const MEMINFO_DROPS: usize = 32;
+
+/// The stream socket to which a channel moves data, and from which it takes data.
+#[derive(Debug)]
+pub struct ClientEnd(AsyncFd<Arc<Descriptor>>);
+
+/// What is about to be written: a head and data, and how much of both is written.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub head: Vec<u8>,
+    pub data: Vec<u8>,
+    written: usize,
+}
+
+impl Output {
+    pub fn new(head: Vec<u8>, data: Vec<u8>) -> Self {
+        Self { head, data, written: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written >= self.head.len() + self.data.len()
+    }
+}
+
+impl ClientEnd {
+    /// A connected stream socket that does not block.
+    pub fn new(io: AsyncFd<Arc<Descriptor>>) -> Self {
+        Self(io)
+    }
+
+    /// A pair of connected sockets: the broker's end, and the client's, which blocks.
+    pub fn pair(user: &Arc<User>) -> OpResult<(Self, Arc<Descriptor>)> {
+        let pair = socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0).during("socketpair")?;
+        let (own, clients) = pair;
+        socket::set_nonblocking(own.as_fd(), true).during("fcntl")?;
+        let own = Arc::new(Descriptor::of_client(own, user));
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let own = Self(register(own, both).during("epoll_ctl")?);
+        Ok((own, Arc::new(Descriptor::of_client(clients, user))))
+    }
+
+    /// Appends at most `most` bytes without waiting; 0 at the end. Descriptors of the client are closed.
+    pub fn try_read(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+        let (end, mut descriptors) = (self.0.get_ref(), VecDeque::new());
+        let received = stream::receive_stream(end.as_fd(), buffer, most, &mut descriptors);
+        for descriptor in descriptors {
+            drop(Descriptor::of_client(descriptor, end.user()));
+        }
+        received.map(|received| received.bytes)
+    }
+
+    /// The same; waits until there is something. Dropping it loses nothing.
+    pub async fn read(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+        loop {
+            match self.try_read(buffer, most) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            let mut ready = self.0.readable().await?;
+            match self.try_read(buffer, most) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes the output. Dropping it loses nothing: the next call continues.
+    pub async fn flush(&self, output: &mut Output) -> io::Result<()> {
+        while !output.is_empty() {
+            let Some(count) = unless_full(self.write(output))? else {
+                let mut ready = self.0.writable().await?;
+                match unless_full(self.write(output))? {
+                    Some(count) => output.written += count,
+                    None => ready.clear_ready(),
+                }
+                continue;
+            };
+            output.written += count;
+        }
+        *output = Output::default();
+        Ok(())
+    }
+
+    fn write(&self, output: &Output) -> io::Result<usize> {
+        let head = output.head.get(output.written..).unwrap_or_default();
+        let skipped = output.written.saturating_sub(output.head.len());
+        let data = output.data.get(skipped..).unwrap_or_default();
+        let slices = [IoSlice::new(head), IoSlice::new(data)];
+        stream::send_stream(self.0.get_ref().as_fd(), &slices, &[])
+    }
+
+    /// Ends what the client reads.
+    pub fn end_output(&self) {
+        // A client that has closed needs no end.
+        socket::shutdown(self.0.get_ref().as_fd(), libc::SHUT_WR).ok();
+    }
+
+    /// Whether the client has closed its end in both directions.
+    pub fn is_hung_up(&self) -> bool {
+        stream::is_hung_up(self.0.get_ref().as_fd()).unwrap_or(true)
+    }
+}
+
+/// The result of a call that does not wait; `None` if it would have to.
+fn unless_full(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Waits until a socket is connected.
+///
+/// It does not wait for events of a socket that is not connected: the event loop would report such a socket as closed
+/// from then on.
+pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) {
+    let socket = permitted.socket();
+    let mut pause = RETRY_PAUSE.0;
+    loop {
+        let mut connecting = std::pin::pin!(claim.next_connect());
+        connecting.as_mut().enable();
+        if socket::peer_address(socket.fd()).is_ok() {
+            return;
+        }
+        // A socket whose connection is being made is not hung up.
+        let found = poll_now(&[(socket.fd(), 0)]).unwrap_or_default();
+        if found.first().is_none_or(|events| events & libc::POLLHUP != 0) {
+            connecting.await;
+            pause = RETRY_PAUSE.0;
+        } else {
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE.1);
+        }
+    }
+}
+
+/// Receives a byte of out-of-band data; waits until there is one.
+pub async fn receive_urgent(permitted: &Permitted<Receive>) -> OpResult<u8> {
+    let socket = permitted.socket();
+    let readiness = socket.readiness().during("epoll_ctl")?;
+    loop {
+        let mut ready = readiness.ready(Interest::PRIORITY).await.during("epoll_wait")?;
+        let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
+        let received = message::receive(socket.fd(), 1, flags);
+        if let Some(byte) = received.ok().and_then(|received| received.data.first().copied()) {
+            return Ok(byte);
+        }
+        // There is none, or the data has it (SO_OOBINLINE).
+        ready.clear_ready();
+    }
+}
+
+/// How many datagrams the kernel has dropped because the queue of the socket was full.
+pub fn dropped(socket: &Socket) -> u32 {
+    let value = option::get_bytes(socket.fd(), libc::SOL_SOCKET, SO_MEMINFO, MEMINFO_BYTES);
+    let value = value.unwrap_or_default();
+    let count = value.get(MEMINFO_DROPS..).and_then(<[u8]>::first_chunk);
+    count.map_or(0, |count| u32::from_ne_bytes(*count))
+}

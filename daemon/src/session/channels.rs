@@ -1,0 +1,141 @@
+//! Channels that were opened and whose token is not used yet, and the limits on channels.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use sockbroker_proto::handle::Handle;
+use tokio::time::Instant;
+
+use crate::config::limits::{Limits, size};
+use crate::error::{OpError, OpResult};
+use crate::principal::PrincipalKey;
+use crate::quota::{Reservation, Share, User};
+use crate::session::Session;
+use crate::session::token::{Token, TokenHash};
+use crate::table::channel::ChannelClaim;
+use crate::table::entry::Entry;
+
+/// What one channel takes of the limits, until this is dropped.
+#[derive(Debug)]
+pub struct ChannelPlace {
+    count: Arc<AtomicU64>,
+    _channel: Reservation,
+    _buffers: Reservation,
+}
+
+impl ChannelPlace {
+    fn new(count: &Arc<AtomicU64>, user: &Arc<User>, limits: &Limits) -> OpResult<Self> {
+        let before = count.fetch_add(1, Ordering::AcqRel);
+        let release = || count.fetch_sub(1, Ordering::AcqRel);
+        if before >= limits.channels {
+            release();
+            return Err(OpError::Limit { name: "channels", value: limits.channels });
+        }
+        let reserve = || {
+            let channel = user.take(Share::Channels, 1)?;
+            Ok((channel, user.take(Share::Bytes, limits.channel_bytes.saturating_mul(2))?))
+        };
+        match reserve() {
+            Ok((channel, buffers)) => {
+                Ok(Self { count: count.clone(), _channel: channel, _buffers: buffers })
+            }
+            Err(error) => {
+                release();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for ChannelPlace {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Session {
+    /// Reserves a channel for a user, unless the session or the user has too many.
+    pub fn reserve_channel(&self, user: &Arc<User>, limits: &Limits) -> OpResult<ChannelPlace> {
+        ChannelPlace::new(&self.channels, user, limits)
+    }
+
+    /// Runs a task of the session that ends by itself.
+    pub fn run(&self, kind: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn(kind, self.number, task));
+    }
+}
+
+/// A channel whose token is not used yet. It does not keep its socket open.
+#[derive(Debug)]
+pub struct PendingChannel {
+    pub session: Weak<Session>,
+    pub handle: Handle,
+    pub entry: Weak<Entry>,
+    pub claim: ChannelClaim,
+    pub place: ChannelPlace,
+    /// Whether the handle is closed when the client has closed its end.
+    pub close: bool,
+    /// How many datagrams the kernel had dropped before.
+    pub dropped: u32,
+}
+
+/// The channels whose tokens are not used yet.
+#[derive(Debug, Default)]
+pub struct PendingChannels(Mutex<HashMap<TokenHash, Pending>>);
+
+#[derive(Debug)]
+struct Pending {
+    channel: PendingChannel,
+    principal: PrincipalKey,
+    expires: Instant,
+}
+
+impl Pending {
+    fn is_over(&self) -> bool {
+        self.expires <= Instant::now() || self.channel.claim.end().is_some()
+    }
+}
+
+impl PendingChannels {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TokenHash, Pending>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a channel a token.
+    pub fn add(
+        &self,
+        channel: PendingChannel,
+        session: &Session,
+        limits: &Limits,
+    ) -> OpResult<Token> {
+        let token = Token::new(session.number())?;
+        let principal = session.principal().key();
+        let expires = Instant::now() + Duration::from_secs(limits.channel_token_seconds);
+        let mut pending = self.lock();
+        pending.retain(|_, pending| !pending.is_over());
+        let own = pending.values().filter(|pending| pending.principal == principal).count();
+        if own >= size(limits.channel_tokens) {
+            let value = limits.channel_tokens;
+            return Err(OpError::Limit { name: "channel_tokens", value });
+        }
+        pending.insert(token.hash(), Pending { channel, principal, expires });
+        Ok(token)
+    }
+
+    /// Takes the channel of a token of this principal. The token is void from then on.
+    pub fn take(&self, token: &str, principal: &PrincipalKey) -> Option<PendingChannel> {
+        let hash = Token::parse(token)?.hash();
+        let mut pending = self.lock();
+        // Another principal's token stays valid for its owner.
+        pending.get(&hash).filter(|pending| pending.principal == *principal)?;
+        let taken = pending.remove(&hash)?;
+        (taken.expires > Instant::now()).then_some(taken.channel)
+    }
+
+    /// Forgets the channels whose tokens are no longer valid.
+    pub fn sweep(&self) {
+        self.lock().retain(|_, pending| !pending.is_over());
+    }
+}

@@ -1,0 +1,187 @@
+//! The channels of a socket: which directions they have taken, and why they end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
+
+/// The directions of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Directions {
+    pub receives: bool,
+    pub sends: bool,
+}
+
+/// Why a channel ends, apart from its own ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelEnd {
+    /// The handle was closed.
+    Closed,
+    /// The session has ended.
+    Session,
+    /// The policy no longer grants the socket.
+    Revoked,
+    /// The broker stops.
+    Stopping,
+}
+
+impl ChannelEnd {
+    /// The error number and the text of the last frame.
+    pub fn describe(self) -> (i32, &'static str) {
+        match self {
+            Self::Closed => (libc::EBADF, "the handle was closed"),
+            Self::Session => (libc::ECANCELED, "the session has ended"),
+            Self::Revoked => (libc::EACCES, "the policy no longer grants the socket"),
+            Self::Stopping => (libc::ECANCELED, "the broker stops"),
+        }
+    }
+}
+
+/// The channels of an entry. Most have none.
+#[derive(Debug, Default)]
+pub struct Channels(OnceLock<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    taken: Mutex<Directions>,
+    end: watch::Sender<Option<ChannelEnd>>,
+    connecting: Notify,
+    /// Whether the end of a channel closes the handle.
+    closing: AtomicBool,
+}
+
+/// The directions that a channel has taken, until this is dropped.
+#[derive(Debug)]
+pub struct ChannelClaim {
+    shared: Arc<Shared>,
+    directions: Directions,
+}
+
+impl Channels {
+    /// Takes directions for a channel; `None` if another channel has one of them.
+    pub fn claim(&self, directions: Directions) -> Option<ChannelClaim> {
+        let shared = self.0.get_or_init(|| {
+            let none = Directions { receives: false, sends: false };
+            let (taken, end) = (Mutex::new(none), watch::Sender::new(None));
+            let (connecting, closing) = (Notify::new(), AtomicBool::new(false));
+            Arc::new(Shared { taken, end, connecting, closing })
+        });
+        let mut taken = shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.receives && directions.receives || taken.sends && directions.sends {
+            return None;
+        }
+        taken.receives |= directions.receives;
+        taken.sends |= directions.sends;
+        Some(ChannelClaim { shared: shared.clone(), directions })
+    }
+
+    /// Whether a channel receives.
+    pub fn receives(&self) -> bool {
+        let taken = |shared: &Arc<Shared>| {
+            shared.taken.lock().unwrap_or_else(PoisonError::into_inner).receives
+        };
+        self.0.get().is_some_and(taken)
+    }
+
+    /// Whether the end of a channel closes the handle: the socket then belongs to the descriptor of the channel.
+    pub fn is_closing(&self) -> bool {
+        self.0.get().is_some_and(|shared| shared.closing.load(Ordering::Relaxed))
+    }
+
+    /// Ends the channels. The first reason counts.
+    pub fn end(&self, reason: ChannelEnd) {
+        if let Some(shared) = self.0.get() {
+            shared.end.send_if_modified(|end| {
+                let first = end.is_none();
+                if first {
+                    *end = Some(reason);
+                }
+                first
+            });
+        }
+    }
+
+    /// Notes that `connect` was called: channels check whether the socket is connected.
+    pub fn note_connect(&self) {
+        if let Some(shared) = self.0.get() {
+            shared.connecting.notify_waiters();
+        }
+    }
+}
+
+impl ChannelClaim {
+    /// Notes that the end of the channel closes the handle.
+    pub fn note_closing(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub fn directions(&self) -> Directions {
+        self.directions
+    }
+
+    /// Why the channel has to end, if it has to.
+    pub fn end(&self) -> Option<ChannelEnd> {
+        *self.shared.end.borrow()
+    }
+
+    /// Waits until the channel has to end.
+    pub async fn ended(&self) -> ChannelEnd {
+        let mut end = self.shared.end.subscribe();
+        let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
+        // The sender lives as long as this.
+        reason.unwrap_or(ChannelEnd::Closed)
+    }
+
+    /// The next call of `connect`. It must be polled or enabled before the state of the socket is read.
+    pub fn next_connect(&self) -> Notified<'_> {
+        self.shared.connecting.notified()
+    }
+}
+
+impl Drop for ChannelClaim {
+    fn drop(&mut self) {
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.receives &= !self.directions.receives;
+        taken.sends &= !self.directions.sends;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    const BOTH: Directions = Directions { receives: true, sends: true };
+    const RECEIVE: Directions = Directions { receives: true, sends: false };
+    const SEND: Directions = Directions { receives: false, sends: true };
+
+    #[test]
+    fn each_direction_has_one_channel_until_it_ends() {
+        let channels = Channels::default();
+        assert!(!channels.receives());
+        let receiving = channels.claim(RECEIVE).unwrap();
+        assert!(channels.receives());
+        assert!(channels.claim(RECEIVE).is_none() && channels.claim(BOTH).is_none());
+        let sending = channels.claim(SEND).unwrap();
+        drop(receiving);
+        assert!(!channels.receives());
+        assert!(channels.claim(BOTH).is_none());
+        drop(sending);
+        assert!(channels.claim(BOTH).is_some());
+    }
+
+    #[test]
+    fn the_first_reason_ends_every_channel() {
+        let channels = Channels::default();
+        channels.end(ChannelEnd::Closed);
+        let claims = [channels.claim(RECEIVE).unwrap(), channels.claim(SEND).unwrap()];
+        assert!(claims[0].ended().now_or_never().is_none());
+        channels.end(ChannelEnd::Revoked);
+        channels.end(ChannelEnd::Closed);
+        for claim in claims {
+            assert_eq!(claim.ended().now_or_never(), Some(ChannelEnd::Revoked));
+            assert_eq!(claim.end(), Some(ChannelEnd::Revoked));
+        }
+    }
+}
