@@ -51,7 +51,7 @@ pub enum Share {
 }
 
 /// How many kinds of [`Share`] there are.
-const SHARES: usize = 10;
+const SHARES: usize = 11;
 
 /// The limits of all users.
 #[derive(Debug)]

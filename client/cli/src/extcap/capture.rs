@@ -95,7 +95,7 @@ fn wait(happened: &Receiver<Event>, current: &Current) -> Result<(), Failure> {
                 let Some(running) = current.get() else { return Ok(()) };
                 if deadline.is_none() {
                     deadline = Some(Instant::now() + GRACE);
-                    running.stop();
+                    thread::spawn(move || running.stop());
                 }
             }
         }
@@ -116,6 +116,10 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<(), Failure> {
+        let cannot_write =
+            |error: &io::Error| Failure::stream(&self.fifo.display().to_string(), error);
+        // Waits for the reader of the FIFO. It is open before anything can fail: tshark waits until its writer has gone.
+        let fifo = File::options().write(true).open(&self.fifo).map_err(|e| cannot_write(&e))?;
         let filter = self.expression.map(Filter::compile).transpose()?;
         let connection = Arc::new(Connection::to_endpoint(&self.endpoint)?);
         let hint = PROMISCUOUS_HINT;
@@ -134,10 +138,6 @@ impl Job {
             };
             thread::spawn(move || toolbar.run(&messages, &path));
         }
-        let cannot_write =
-            |error: &io::Error| Failure::stream(&self.fifo.display().to_string(), error);
-        // Waits for the reader of the FIFO.
-        let fifo = File::options().write(true).open(&self.fifo).map_err(|e| cannot_write(&e))?;
         let watched = fifo.try_clone().map_err(|error| cannot_write(&error))?;
         let events = self.events;
         thread::spawn(move || {

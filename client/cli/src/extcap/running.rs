@@ -1,7 +1,6 @@
 //! The capture that is running. The toolbar replaces it, and a signal ends it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_client::blocking::CaptureStream;
@@ -40,13 +39,11 @@ impl Running {
         self.connection.call("capture.set_filter", json!([self.handle, program])).map(drop)
     }
 
-    /// Ends the capture, on a thread of its own. What it has captured can still be read.
-    pub(super) fn stop(self) {
-        thread::spawn(move || {
-            let parameters: Value = json!([self.handle]);
-            // The end of the stream reports the result.
-            drop(self.connection.call("capture.stop", parameters));
-        });
+    /// Ends the capture. When this returns, it captures no further packet; what it has captured can still be read.
+    pub(super) fn stop(&self) {
+        let parameters: Value = json!([self.handle]);
+        // The end of the stream reports the result.
+        drop(self.connection.call("capture.stop", parameters));
     }
 }
 

@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
 fn bind(broker: &Broker, args: &ReplayArgs) -> Result<Socket, Failure> {
     let (domain, ty, protocol) = (Domain::PACKET, Type::RAW, Protocol::DEFAULT);
     let socket = match &args.netns {
-        Some(netns) => Socket::new_within(broker, domain, ty, protocol, netns),
+        Some(netns) => broker.namespace(netns.as_str()).socket(domain, ty, protocol),
         None => Socket::new(broker, domain, ty, protocol),
     };
     let socket = socket.map_err(|error| failure("socket.socket", &error))?;

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::process::Child;
 
 use sockbroker_pcapng::{Block, Reader};
-use sockbroker_test_support::watch::until;
 use sockbroker_test_support::{Daemon, Folder, Start, namespace};
 
 use crate::extcap::{Extcap, failure, fifo};
 use crate::program::{Outcome, PROGRAM, broker};
 use crate::sniff::{compiler_or_skip, ip, pair, ping, send};
-use crate::sniff_end::signal;
+use crate::sniff_end::{signal, wait_until_signals_are_caught};
 
 /// A capture, and the FIFO that it is written to.
 pub(crate) struct Capture {
@@ -220,12 +219,7 @@ fn blocked_fifo_does_not_delay_the_end() {
         let path = extcap.folder().join("fifo");
         fifo(&path);
         let child = start(&extcap, &broker, "sockbroker-lo@env", &path, &[]);
-        // Its capture is open when the broker has a reader process.
-        let broker = {
-            let mut broker = broker;
-            until("the capture is open", || broker.process().reader_of(own_user()).is_some());
-            broker
-        };
+        wait_until_signals_are_caught(&child);
         signal(&child, "TERM");
         ended_quietly(&child.wait_with_output().unwrap().into());
         // A reader that does not read.
@@ -241,20 +235,22 @@ fn blocked_fifo_does_not_delay_the_end() {
     });
 }
 
-fn own_user() -> u32 {
-    sockbroker_test_support::User::own()
-}
-
 /// Refuses promiscuous captures, and captures of `v0`.
 const POLICY: &str = r#"
 version = 1
 
 [[rule]]
-name = "captures"
-subject = { uids = [0] }
-allow = ["capture"]
+name = "not v0"
+subject = { everyone = true }
+deny = ["capture"]
+interface = ["v0"]
+
+[[rule]]
+name = "not promiscuous"
+subject = { everyone = true }
+deny = ["option"]
 family = ["AF_PACKET"]
-interface = ["lo"]
+option = ["packet"]
 "#;
 
 #[test]
@@ -265,9 +261,13 @@ fn refused_captures_are_reported_with_the_way_out() {
         let broker = Start::new(PROGRAM).shell("set -- broker \"$@\"").policy(POLICY).start();
         let path = extcap.folder().join("fifo");
         fifo(&path);
-        let refused = |interface: &str, arguments: &[&str], code: i32| {
-            let child = start(&extcap, &broker, interface, &path, arguments);
+        let failing = |broker: &Daemon, interface: &str, arguments: &[&str], code: i32| {
+            let child = start(&extcap, broker, interface, &path, arguments);
+            assert_eq!(std::fs::read(&path).unwrap(), b"", "the reader sees the end");
             failure(&child.wait_with_output().unwrap().into(), code)
+        };
+        let refused = |interface: &str, arguments: &[&str], code: i32| {
+            failing(&broker, interface, arguments, code)
         };
         let line = refused("sockbroker-v0@env", &[], 1);
         assert!(line.contains("capture.open: EACCES: ") && line.contains("v0"), "{line}");
@@ -279,10 +279,8 @@ fn refused_captures_are_reported_with_the_way_out() {
             let line = refused("sockbroker-lo@env", &["--extcap-capture-filter", "udp port"], 2);
             assert!(line.contains("cannot compile the filter \"udp port\": "), "{line}");
         }
-        drop(broker);
         let broker = crate::program::broker();
-        let child = start(&extcap, &broker, "sockbroker-nowhere0@env", &path, &[]);
-        let line = failure(&child.wait_with_output().unwrap().into(), 1);
+        let line = failing(&broker, "sockbroker-nowhere0@env", &[], 1);
         for part in ["capture.open: ENODEV: ", "nowhere0", "socket.if_nameindex"] {
             assert!(line.contains(part), "{line}");
         }

@@ -25,6 +25,13 @@ family = ["AF_PACKET"]
 interface = ["lo"]
 
 [[rule]]
+name = "promiscuous mode"
+subject = { uids = [65534] }
+allow = ["create", "option"]
+family = ["AF_PACKET"]
+option = ["ordinary", "filter", "packet"]
+
+[[rule]]
 name = "interfaces"
 subject = { uids = [65534] }
 allow = ["interfaces"]

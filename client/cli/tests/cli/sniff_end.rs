@@ -174,20 +174,21 @@ fn fifo_without_a_reader_does_not_delay_the_end() {
     });
 }
 
-/// Waits until the program under timeout(1) catches SIGTERM.
-fn wait_until_signals_are_caught(child: &Child) {
-    let parent = child.id();
+/// Waits until the program catches SIGTERM. It can be under timeout(1).
+pub(crate) fn wait_until_signals_are_caught(child: &Child) {
+    let parent = child.id().to_string();
     let caught = |program: &str| {
-        let status = std::fs::read_to_string(format!("/proc/{program}/status")).ok()?;
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let path = format!("/proc/{program}/status");
+        let Ok(status) = std::fs::read_to_string(path) else { return false };
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
         // Before exec(3) the child is a copy of timeout(1), which catches SIGTERM too.
-        let started = status.starts_with("Name:\tsockbroker\n");
-        Some(started && u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (15 - 1) != 0)
+        let started = status.starts_with("Name:\tsockbroker");
+        started && u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (15 - 1) != 0
     };
     loop {
         let children = format!("/proc/{parent}/task/{parent}/children");
         let children = std::fs::read_to_string(children).unwrap();
-        if children.split_whitespace().next().and_then(caught) == Some(true) {
+        if children.split_whitespace().chain([&*parent]).any(caught) {
             return;
         }
         std::thread::yield_now();
