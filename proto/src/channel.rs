@@ -165,7 +165,9 @@ pub fn write_data_head(out: &mut Vec<u8>, length: usize) -> Result<(), ChannelEr
 fn append(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) -> Result<(), ChannelError> {
     let length = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
     append_head(out, kind, length)?;
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     Ok(())
 }
 
@@ -209,20 +211,21 @@ mod tests {
             let longer = [bytes, b"rest"].concat();
             assert_eq!(read_frame(&longer), Ok(Some((frame, bytes.len()))));
             for cut in 0..bytes.len() {
-                assert_eq!(read_frame(&bytes[..cut]), Ok(None), "{frame:?} cut at {cut}");
+                let (part, _) = bytes.split_at(cut);
+                assert_eq!(read_frame(part), Ok(None), "{frame:?} cut at {cut}");
             }
         }
     }
 
     #[test]
     fn payloads_at_their_limits_pass_and_longer_ones_are_refused() {
-        let data = vec![1; DATA_MAX + 1];
-        let address = "a".repeat(ADDRESS_MAX + 1);
-        let reason = "r".repeat(REASON_MAX + 1);
+        let (data, address, reason) =
+            (vec![1; DATA_MAX + 1], "a".repeat(ADDRESS_MAX + 1), "r".repeat(REASON_MAX + 1));
+        let largest_data = data.split_first().unwrap().1;
         let mut out = Vec::new();
         let largest = [
-            ChannelFrame::Data(&data[1..]),
-            ChannelFrame::Datagram { address: &address[1..], data: &data[1..] },
+            ChannelFrame::Data(largest_data),
+            ChannelFrame::Datagram { address: &address[1..], data: largest_data },
             ChannelFrame::Reset { errno: 1, reason: &reason[1..] },
         ];
         for frame in largest {

@@ -28,7 +28,9 @@ impl Channel {
         let fields = [("connection", "upgrade"), ("upgrade", FRAMES)];
         client.send(&format!("GET {path}"), &fields, b"");
         let mut channel = Self(client);
-        early.iter().for_each(|frame| channel.send(*frame));
+        for frame in early {
+            channel.send(*frame);
+        }
         let response = channel.0.read().unwrap();
         assert_eq!((response.status, response.field("upgrade")), (101, Some(FRAMES)));
         channel
@@ -49,7 +51,7 @@ impl Channel {
         let head = self.0.wire.take(HEAD_BYTES)?.to_vec();
         let length = u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize;
         let bytes = [head, self.0.wire.take(length)?.to_vec()].concat();
-        let (frame, whole) = read_frame(&bytes).unwrap().unwrap();
+        let Ok(Some((frame, whole))) = read_frame(&bytes) else { panic!("{bytes:?}") };
         assert_eq!(whole, bytes.len());
         Some(read(frame))
     }
@@ -667,15 +669,13 @@ fn closed_socket_sends_for_at_most_channel_drain_seconds() {
         stream.set_nonblocking(true).unwrap();
         // The peer does not read: all buffers are full.
         let (mut written, mut full) = (0, 0);
-        until("all buffers are full", || match stream.write(&[1; 65_536]) {
-            Ok(count) => {
-                (written, full) = (written + count, 0);
-                false
+        let part = vec![1; 65_536];
+        until("all buffers are full", || {
+            match stream.write(&part) {
+                Ok(count) => (written, full) = (written + count, 0),
+                Err(_none) => full += 1,
             }
-            Err(_) => {
-                full += 1;
-                full > 100
-            }
+            full > 100
         });
         let files = broker.open_files();
         client.call("socket.close", json!([handle])).result();

@@ -65,12 +65,12 @@ fn sender(client: &mut LspClient, interface: &str) -> u64 {
     handle
 }
 
-fn begin(client: &mut LspClient, handle: u64, file: &[u8], options: Value) -> u64 {
+fn begin(client: &mut LspClient, handle: u64, file: &[u8], options: &Value) -> u64 {
     let params = json!([handle, {"attachment": 0}, options]);
     client.send_with_parts("capture.replay", params, RequestParts::attachments(&[file]))
 }
 
-fn replay(client: &mut LspClient, handle: u64, file: &[u8], options: Value) -> Value {
+fn replay(client: &mut LspClient, handle: u64, file: &[u8], options: &Value) -> Value {
     let call = begin(client, handle, file, options);
     client.answer(call).result().clone()
 }
@@ -109,7 +109,7 @@ impl Arrivals {
 
     /// Waits for this many frames.
     fn wait(&mut self, count: usize) -> Vec<Vec<u8>> {
-        let mut part = [0; 65_536];
+        let mut part = vec![0; 65_536];
         while self.frames().len() < count {
             let length = self.stream.read(&mut part).unwrap();
             assert!(length > 0, "the capture ended");
@@ -176,7 +176,7 @@ fn every_schedule_sends_every_frame_in_order() {
             expected.extend(frames.clone());
             assert_eq!(arrivals.wait(expected.len()), expected, "{options}");
         }
-        let empty = replay(&mut client, handle, &[], json!({}));
+        let empty = replay(&mut client, handle, &[], &json!({}));
         assert_eq!(empty["packets"], 0);
     });
 }
@@ -219,7 +219,7 @@ fn frames_that_cannot_be_sent_are_counted_and_the_others_arrive() {
             };
             writer.packet(&Packet::new(interface, 1, &[data], length), &mut file).unwrap();
         }
-        let replayed = replay(&mut client, handle, &file, json!({"first": 11}));
+        let replayed = replay(&mut client, handle, &file, &json!({"first": 11}));
         assert_eq!((&replayed["packets"], &replayed["failed"]), (&json!(3), &json!(4)));
         let failures = replayed["failures"].as_array().unwrap();
         let facts = |failure: &Value| {
@@ -241,7 +241,7 @@ fn frames_that_cannot_be_sent_are_counted_and_the_others_arrive() {
             facts,
             expected.map(|(packet, name, reason)| (packet, name.to_owned(), reason.to_owned()))
         );
-        let truncated = replay(&mut client, handle, &file, json!({"truncated": true}));
+        let truncated = replay(&mut client, handle, &file, &json!({"truncated": true}));
         assert_eq!((&truncated["packets"], &truncated["failed"]), (&json!(4), &json!(3)));
         let sent = |indexes: &[usize]| {
             indexes.iter().map(|index| frames[*index].clone()).collect::<Vec<_>>()
@@ -249,7 +249,7 @@ fn frames_that_cannot_be_sent_are_counted_and_the_others_arrive() {
         assert_eq!(arrivals.rest(), sent(&[0, 5, 6, 0, 4, 5, 6]));
         // Sixteen are described.
         let long: Vec<_> = (0..20).map(|number| frame(number, 2000)).collect();
-        let replayed = replay(&mut client, handle, &at_once(&long), json!({}));
+        let replayed = replay(&mut client, handle, &at_once(&long), &json!({}));
         assert_eq!((&replayed["packets"], &replayed["failed"]), (&json!(0), &json!(20)));
         assert_eq!(replayed["failures"].as_array().unwrap().len(), 16);
     });
@@ -264,7 +264,7 @@ fn impossible_replays_are_refused_and_nothing_is_sent() {
         let handle = sender(&mut client, "v0");
         let file = at_once(&[frame(1, 60), frame(2, 60)]);
         let mut refused = |handle: u64, file: &[u8], options: Value| {
-            let call = begin(&mut client, handle, file, options);
+            let call = begin(&mut client, handle, file, &options);
             client.answer(call).fault()
         };
         let malformed = refused(handle, &file[..file.len() - 1], json!({"first": 5}));
@@ -288,7 +288,7 @@ fn impossible_replays_are_refused_and_nothing_is_sent() {
         let cooked = made(json!(["AF_PACKET", "SOCK_DGRAM", 0]));
         let down = sender(&mut client, "w0");
         let mut refused = |handle: u64| {
-            let call = begin(&mut client, handle, &file, json!({}));
+            let call = begin(&mut client, handle, &file, &json!({}));
             client.answer(call).fault()
         };
         for other in [datagram, cooked] {
@@ -314,30 +314,30 @@ fn a_replay_ends_when_it_is_cancelled_or_its_handle_or_connection_is_closed() {
         let mut arrivals = Arrivals::new(&broker);
         let mut client = broker.lsp();
         let handle = sender(&mut client, "v0");
-        let cancelled = begin(&mut client, handle, &endless(), json!({}));
+        let cancelled = begin(&mut client, handle, &endless(), &json!({}));
         arrivals.wait(1);
         // Other calls are served meanwhile, and calls of the write queue of this handle wait.
         client.call("session.info", Value::Null).result();
-        let waiting = begin(&mut client, handle, &at_once(&[frame(3, 60)]), json!({}));
+        let waiting = begin(&mut client, handle, &at_once(&[frame(3, 60)]), &json!({}));
         client.cancel(cancelled);
         let fault = client.answer(cancelled).fault();
         assert_eq!((fault.data.kind.as_str(), fault.data.sent), ("cancelled", Some(60)));
         assert_eq!(client.answer(waiting).result()["packets"], 1);
-        let closed = begin(&mut client, handle, &endless(), json!({}));
+        let closed = begin(&mut client, handle, &endless(), &json!({}));
         arrivals.wait(3);
         client.call("socket.close", json!([handle])).result();
         let stopped = client.answer(closed).result().clone();
         assert_eq!((&stopped["packets"], &stopped["stopped"]["packet"]), (&json!(1), &json!(2)));
         assert_eq!(stopped["stopped"]["error"]["kind"], "handle");
         let handle = sender(&mut client, "v0");
-        begin(&mut client, handle, &endless(), json!({}));
+        begin(&mut client, handle, &endless(), &json!({}));
         arrivals.wait(4);
         drop(client);
         // The limit of one replay is free again as soon as the broker has noticed the end.
         let mut client = broker.lsp();
         let handle = sender(&mut client, "v0");
         let replayed = loop {
-            let call = begin(&mut client, handle, &at_once(&[frame(4, 60)]), json!({}));
+            let call = begin(&mut client, handle, &at_once(&[frame(4, 60)]), &json!({}));
             let answer = client.answer(call);
             if !answer.is_fault() {
                 break answer.result().clone();
@@ -358,9 +358,9 @@ fn limits_of_a_replay_are_named() {
         let broker = limited(&[("replay_blocks", 3)]);
         let mut client = broker.lsp();
         let handle = sender(&mut client, "v0");
-        assert_eq!(replay(&mut client, handle, &two, json!({}))["packets"], 2);
+        assert_eq!(replay(&mut client, handle, &two, &json!({}))["packets"], 2);
         let three = at_once(&[frame(1, 60), frame(2, 60), frame(3, 60)]);
-        let call = begin(&mut client, handle, &three, json!({}));
+        let call = begin(&mut client, handle, &three, &json!({}));
         assert_eq!(client.answer(call).fault().limit(), "replay_blocks");
         for name in ["replays_per_user", "replays_in_all"] {
             let broker = limited(&[(name, 2)]);
@@ -368,13 +368,13 @@ fn limits_of_a_replay_are_named() {
             let handles: Vec<_> = (0..3).map(|_| sender(&mut client, "v0")).collect();
             let mut calls = Vec::new();
             for handle in &handles[..2] {
-                calls.push(begin(&mut client, *handle, &endless(), json!({})));
+                calls.push(begin(&mut client, *handle, &endless(), &json!({})));
             }
-            let call = begin(&mut client, handles[2], &two, json!({}));
+            let call = begin(&mut client, handles[2], &two, &json!({}));
             assert_eq!(client.answer(call).fault().limit(), name);
             client.cancel(calls[0]);
             client.answer(calls[0]).fault();
-            assert_eq!(replay(&mut client, handles[2], &two, json!({}))["packets"], 2);
+            assert_eq!(replay(&mut client, handles[2], &two, &json!({}))["packets"], 2);
         }
     });
 }
@@ -397,8 +397,8 @@ fn the_policy_judges_a_replay_as_a_send_and_each_batch_again() {
         let mut client = broker.lsp();
         let [allowed, denied] = ["v0", "v1"].map(|interface| sender(&mut client, interface));
         let file = at_once(&[frame(1, 60)]);
-        assert_eq!(replay(&mut client, allowed, &file, json!({}))["packets"], 1);
-        let call = begin(&mut client, denied, &file, json!({}));
+        assert_eq!(replay(&mut client, allowed, &file, &json!({}))["packets"], 1);
+        let call = begin(&mut client, denied, &file, &json!({}));
         let fault = client.answer(call).fault();
         let sent = client.call("socket.send", json!([denied, base64(frame(1, 60))])).fault();
         assert_eq!(fault.data.kind, "denied");
@@ -406,7 +406,7 @@ fn the_policy_judges_a_replay_as_a_send_and_each_batch_again() {
         assert_eq!(fault.data.rule.as_deref(), Some("no frames"));
         // The socket is bound again, or the policy changes, while the second frame waits.
         for (change, count) in [("bind", 2), ("policy", 3)] {
-            let call = begin(&mut client, allowed, &endless(), json!({}));
+            let call = begin(&mut client, allowed, &endless(), &json!({}));
             arrivals.wait(count);
             let mut other = broker.lsp();
             if change == "bind" {

@@ -18,7 +18,7 @@ pub(crate) fn hosts() -> Vec<String> {
 
 fn hosts_in(configuration: Option<OsString>, home: Option<OsString>) -> Vec<String> {
     let entries = folder(configuration, home).and_then(|folder| folder.read_dir().ok());
-    let entries = entries.into_iter().flatten().filter_map(|entry| entry.ok());
+    let entries = entries.into_iter().flatten().filter_map(Result::ok);
     let configured = entries.filter(|entry| entry.path().join(SSH_CONFIG).is_file());
     let mut hosts: Vec<_> =
         configured.filter_map(|entry| entry.file_name().into_string().ok()).collect();

@@ -263,13 +263,7 @@ impl Follower {
         let mut descriptors = descriptors.into_iter();
         match message {
             ToWorker::Connection { number } => {
-                if let Some(connection) = descriptors.next() {
-                    self.taken += 1;
-                    self.open += 1;
-                    self.send(ToMonitor::Received { number }, None)?;
-                    // During a shutdown nobody receives it, and it is closed.
-                    drop(self.passed.send((connection, self.link.connection(number))));
-                }
+                descriptors.next().map_or(Ok(()), |connection| self.take(connection, number))?;
             }
             ToWorker::Policy { generation } => {
                 self.put_in_force(generation, descriptors.next()).await?;
@@ -322,6 +316,16 @@ impl Follower {
             }
         }
         Ok(None)
+    }
+
+    /// Takes a connection.
+    fn take(&mut self, connection: OwnedFd, number: u64) -> io::Result<()> {
+        self.taken += 1;
+        self.open += 1;
+        self.send(ToMonitor::Received { number }, None)?;
+        // During a shutdown nobody receives it, and it is closed.
+        drop(self.passed.send((connection, self.link.connection(number))));
+        Ok(())
     }
 
     /// Answers the worker of an administrator.

@@ -100,7 +100,7 @@ impl ControlSocket {
         if self.waits_to_send { self.report_room(false) } else { Ok(()) }
     }
 
-    /// Registers again. Whoever waits for the earlier registration is not woken.
+    /// Registers again. A task that waits for the earlier registration is not woken.
     fn report_room(&mut self, whether: bool) -> io::Result<()> {
         // Before the new one: a descriptor cannot be registered twice.
         self.io = None;

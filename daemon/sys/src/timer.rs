@@ -50,7 +50,7 @@ mod tests {
         for after in [Duration::ZERO, Duration::from_micros(50)] {
             timer.set(after).unwrap();
             assert_eq!(events.wait(None).unwrap().len(), 1);
-            timer.set(Duration::from_secs(3600)).unwrap();
+            timer.set(Duration::from_hours(1)).unwrap();
             assert_eq!(events.wait(Some(Duration::ZERO)).unwrap(), []);
         }
     }

@@ -115,8 +115,8 @@ impl Random {
 /// Whether a program reads only what a file has: not the facts of the kernel. Offsets that are computed are random.
 fn reads_the_packet_alone(program: &Program) -> bool {
     let is_fact = |one: &Instruction| {
-        one.code & 0xE7 == LD | ABS && one.k >= HEADERS
-            || one.code == LDX | B | MSH && one.k >= HEADERS
+        let is_fixed = one.code & 0xE7 == LD | ABS || one.code == LDX | B | MSH;
+        is_fixed && one.k >= HEADERS
     };
     !program.0.iter().any(is_fact)
 }

@@ -15,7 +15,7 @@ const ORDER: &[(&str, &str)] = &[
     (
         "daemon/monitor/src/lib.rs",
         "monitor opener caller reader reaper role request capture socket_facts subject message claim account
-         channel",
+         user_names channel",
     ),
     (
         "daemon/sys/src/lib.rs",

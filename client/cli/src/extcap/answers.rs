@@ -1,9 +1,11 @@
 //! The answers to the questions of Wireshark, on standard output.
 
-use super::args::{ALL, ExtcapArgs};
+use super::args::ExtcapArgs;
 use super::brokers;
 use super::control::{FILTER, INTERFACE, LOG};
 use super::interface::Interface;
+use super::names::ALL;
+use super::resolve::resolve;
 use super::sentence::Sentence;
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
@@ -49,7 +51,7 @@ pub(super) fn options(args: &ExtcapArgs, interface: &Interface) -> Result<Exit, 
     match args.extcap_reload_option.as_deref().map(|option| option.trim_start_matches('-')) {
         None => {}
         Some(RELOADABLE) if is_chosen => {
-            let (endpoint, _) = interface.resolve(args)?;
+            let (endpoint, _) = resolve(interface, args)?;
             let names = brokers::names(&endpoint, args.netns().as_ref())?;
             let value = |name: &String| choice(CHOSEN_INTERFACE, name, name, name == ALL);
             return print(&names.iter().map(value).collect::<Vec<_>>());
@@ -66,7 +68,7 @@ pub(super) fn options(args: &ExtcapArgs, interface: &Interface) -> Result<Exit, 
         let broker = option(0, "broker", "Broker", "string", "unix:PATH or ssh://HOST");
         sentences.push(broker.with("placeholder", "ssh://lab7").with("required", true));
         let tooltip = "Reload lists the interfaces of the broker";
-        let interface = option(CHOSEN_INTERFACE, RELOADABLE, "Interface", "editselector", tooltip);
+        let interface = option(CHOSEN_INTERFACE, RELOADABLE, "Interface", "selector", tooltip);
         sentences.push(interface.with("reload", true).with("placeholder", "Load interfaces"));
         sentences.push(choice(CHOSEN_INTERFACE, ALL, "all interfaces", true));
     }

@@ -1,7 +1,5 @@
 //! The command line of `sockbroker-extcap`.
 
-#![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
-
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueHint};
@@ -9,11 +7,9 @@ use sockbroker_client::{CaptureRequest, Netns};
 use sockbroker_proto::api::capture::CaptureOptions;
 
 use super::interface::Interface;
+use super::names::ALL;
 use crate::failure::Failure;
 use crate::sniff::args::{Direction, SNAPLEN_MAX};
-
-/// The name that stands for all interfaces.
-pub(super) const ALL: &str = "any";
 
 /// The text after the options in `--help` and in the manual page.
 const AFTER: &str = "\

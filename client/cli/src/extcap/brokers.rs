@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use sockbroker_client::{Endpoint, Origin};
 
-use super::args::ALL;
 use super::interface::Interface;
+use super::names::ALL;
 use crate::connection::{Connection, failure};
 use crate::failure::Failure;
 use crate::screen::report;

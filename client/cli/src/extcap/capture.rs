@@ -17,6 +17,8 @@ use super::args::ExtcapArgs;
 use super::interface::Interface;
 use super::join::Joined;
 use super::log::Log;
+use super::names::PROMISCUOUS_HINT;
+use super::resolve::resolve;
 use super::running::{Current, Running};
 use super::toolbar::{self, Messages, Toolbar};
 use crate::connection::{Connection, failure};
@@ -26,10 +28,6 @@ use crate::sniff::blocks::Blocks;
 use crate::sniff::end::{GRACE, explain};
 use crate::sniff::filter::Filter;
 use crate::sniff::open::open_filtered;
-
-/// How to capture if the policy grants no promiscuous mode.
-pub(super) const PROMISCUOUS_HINT: &str =
-    "switch the option \"Promiscuous mode\" of the interface off to capture without it";
 
 /// An event during the capture.
 enum Event {
@@ -49,7 +47,7 @@ pub(super) fn run(args: &ExtcapArgs, interface: &Interface, fifo: &Path) -> Resu
     let signals = events.clone();
     let _interrupt = Interrupt::with(move || drop(signals.send(Event::Signal)))?;
     let messages = args.extcap_control_in.as_deref().map(toolbar::listen);
-    let (endpoint, name) = interface.resolve(args)?;
+    let (endpoint, name) = resolve(interface, args)?;
     let current = Current::default();
     let job = Job {
         endpoint,

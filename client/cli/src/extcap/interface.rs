@@ -1,9 +1,8 @@
 //! The names of interfaces for Wireshark: those of all brokers, unique, and usable as part of a file name.
 
-use sockbroker_client::{Endpoint, Origin};
+use sockbroker_client::Origin;
 
-use super::args::{ALL, ExtcapArgs};
-use crate::connection::failure;
+use super::names::ALL;
 use crate::failure::Failure;
 
 /// What the names of all interfaces begin with, and the name of the one that is chosen by options.
@@ -75,28 +74,6 @@ impl Interface {
             Some(host) => Origin::Host(decode(host).ok_or_else(unknown)?),
         };
         Ok(Self::Configured(origin, name))
-    }
-
-    /// The broker, and the name of the interface there.
-    pub(super) fn resolve(&self, args: &ExtcapArgs) -> Result<(Endpoint, String), Failure> {
-        let invalid = |error| failure("--broker", &error);
-        let Self::Configured(origin, name) = self else {
-            let endpoint = args.broker()?.parse().map_err(invalid)?;
-            return Ok((endpoint, args.interface().to_owned()));
-        };
-        let configured = Endpoint::configured().map_err(|error| failure("SOCKBROKER", &error))?;
-        let found = configured.into_iter().find(|(other, _)| other == origin);
-        let (_, endpoint) = found.ok_or_else(|| {
-            let missing = match origin {
-                Origin::Environment => "SOCKBROKER is not set".to_owned(),
-                Origin::Host(host) => {
-                    format!("there is no file ~/.config/sockbroker/{host}/ssh_config")
-                }
-                Origin::User | Origin::System => "XDG_RUNTIME_DIR is not set".to_owned(),
-            };
-            Failure::usage(format!("cannot find the broker of {}: {missing}", self.value()))
-        })?;
-        Ok((endpoint, name.clone()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::args::ExtcapArgs;
+use super::names::NAME;
 use crate::failure::Failure;
 
 /// Levels of Wireshark (`README.wslog`) that exclude ordinary messages.
@@ -39,7 +40,7 @@ impl Log {
     /// Appends a message about an error. Best effort: a full disk must not end the capture.
     pub(super) fn error(&self, text: &str) {
         if let Some(mut file) = self.file.as_ref() {
-            drop(file.write_all(format!("{}: {text}\n", super::NAME).as_bytes()));
+            drop(file.write_all(format!("{NAME}: {text}\n").as_bytes()));
         }
     }
 }

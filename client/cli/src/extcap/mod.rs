@@ -3,9 +3,11 @@
 //! It is the same program under another name. Wireshark runs it once for each question, and once for each capture, which
 //! the program writes to a FIFO.
 
+mod names;
 mod args;
 mod sentence;
 mod interface;
+mod resolve;
 mod brokers;
 mod answers;
 mod control;
@@ -23,9 +25,7 @@ use clap::Parser as _;
 use crate::failure::{Exit, Failure};
 use args::{ExtcapArgs, Question};
 use interface::Interface;
-
-/// The name of the program.
-pub(crate) const NAME: &str = "sockbroker-extcap";
+pub(crate) use names::NAME;
 
 /// Whether the program was started by this name.
 pub(crate) fn is_name(program: Option<&OsStr>) -> bool {

@@ -9,13 +9,13 @@ use std::thread;
 use sockbroker_client::CaptureRequest;
 use sockbroker_client::blocking::CaptureStream;
 
-use super::args::{ALL, interfaces};
+use super::args::interfaces;
 use super::brokers;
-use super::capture::PROMISCUOUS_HINT;
 use super::control::{
     self, ADD, ERROR, FILTER, INITIALIZED, INTERFACE, LOG, Message, NONE, SET, STATUS,
 };
 use super::log::Log;
+use super::names::{ALL, PROMISCUOUS_HINT};
 use super::running::{Current, Running};
 use crate::connection::Connection;
 use crate::failure::Failure;

@@ -1,5 +1,7 @@
 //! The command line of `sockbroker replay`.
 
+#![expect(clippy::doc_markdown, reason = "these comments are the help on the terminal")]
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};

@@ -41,7 +41,7 @@ pub(super) fn describe(message: &[u8]) -> Option<String> {
     for (name, at) in [("has", 12), ("your", 16), ("next server", 20), ("relay", 24)] {
         if let Some(address) = word(at).map(Ipv4Addr::from).filter(|found| !found.is_unspecified())
         {
-            line += &format!(" {name} {address}");
+            line.extend([" ", name, " ", &address.to_string()]);
         }
     }
     line += &facts.text;
@@ -63,7 +63,7 @@ impl Facts {
         let mut facts = Self::default();
         loop {
             match options {
-                [] => return (facts, false),
+                [] | [1..=254] => return (facts, false),
                 [255, ..] => return (facts, true),
                 [0, rest @ ..] => options = rest,
                 [code, length, rest @ ..] => {
@@ -73,7 +73,6 @@ impl Facts {
                     facts.add(*code, value);
                     options = rest;
                 }
-                [_] => return (facts, false),
             }
         }
     }
@@ -90,10 +89,10 @@ impl Facts {
             (3, _) => addresses("router", value),
             (6, _) => addresses("dns", value),
             (51, [a, b, c, d]) => Some(format!("lease {} s", u32::from_be_bytes([*a, *b, *c, *d]))),
-            (12, _) => quoted("host", value),
-            (15, _) => quoted("domain", value),
-            (56, _) => quoted("message", value),
-            (60, _) => quoted("vendor", value),
+            (12, _) => Some(quoted("host", value)),
+            (15, _) => Some(quoted("domain", value)),
+            (56, _) => Some(quoted("message", value)),
+            (60, _) => Some(quoted("vendor", value)),
             _ => None,
         };
         if let Some(text) = text {
@@ -114,10 +113,10 @@ fn addresses(name: &str, value: &[u8]) -> Option<String> {
     (!listed.is_empty()).then(|| format!("{name} {}{more}", listed.join(",")))
 }
 
-fn quoted(name: &str, value: &[u8]) -> Option<String> {
+fn quoted(name: &str, value: &[u8]) -> String {
     let shown = value.get(..TEXT_MAX).unwrap_or(value);
     let more = if shown.len() < value.len() { "..." } else { "" };
-    Some(format!("{name} \"{}\"{more}", escaped(shown)))
+    format!("{name} \"{}\"{more}", escaped(shown))
 }
 
 fn kind_name(kind: u8) -> String {

@@ -56,7 +56,8 @@ fn query(flags: u8, more: u8, counts: [usize; 4], mut records: Cursor<'_>) -> St
     let [questions, answers, authorities, additional] = counts;
     let units = [(answers, "a"), (authorities, "n"), (additional, "au")];
     let units = units.iter().filter(|(count, _)| *count > 0);
-    let units: String = units.map(|(count, unit)| format!("[{count}{unit}]")).collect();
+    let units: Vec<_> = units.map(|(count, unit)| format!("[{count}{unit}]")).collect();
+    let units = units.concat();
     let blank = mark(!units.is_empty(), " ");
     let asked = records.list(questions, Cursor::question);
     format!("{marks}{blank}{units}{asked}")

@@ -177,7 +177,7 @@ fn interfaces_of_a_chosen_broker_are_reloaded() {
         let output = extcap.run(&question).success();
         let required = "arg {number=0}{call=--broker}{display=Broker}{type=string}";
         assert!(output.starts_with(required), "{output}");
-        assert!(output.contains("{call=--interface}{display=Interface}{type=editselector}"));
+        assert!(output.contains("{call=--interface}{display=Interface}{type=selector}"));
         assert!(output.contains("{reload=true}"), "{output}");
         let reload = [&question[..], &["--extcap-reload-option", "interface"]].concat();
         let endpoint = endpoint(&broker);

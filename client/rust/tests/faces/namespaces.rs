@@ -151,7 +151,7 @@ async fn use_asynchronously(daemon: &Daemon) {
     let address = listener.local_addr().await.unwrap();
     let client = lab.create_connection(address).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
-    server.set_timeout(Some(Duration::from_secs(60))).await.unwrap();
+    server.set_timeout(Some(Duration::from_mins(1))).await.unwrap();
     client.send_all(b"hello").await.unwrap();
     assert_eq!(server.recv(&mut [0; 5]).await.unwrap(), 5);
     // The namespace of the broker, in which this process has connected.

@@ -365,28 +365,13 @@ impl Pump {
                     }
                     *output = Output::new(head, data);
                 }
-                Ok(Received::Datagram(address, mut data)) => {
-                    data.truncate(DATA_MAX);
-                    let now = self.socket.dropped();
-                    let new = now.wrapping_sub(std::mem::replace(&mut drops, now));
-                    *output = Output::default();
-                    if new > 0 {
-                        *output = written(ChannelFrame::Dropped(new.into()));
-                    }
-                    let datagram = ChannelFrame::Datagram { address: &address, data: &data };
-                    output.head.extend_from_slice(&written(datagram).head);
+                Ok(Received::Datagram(address, data)) => {
+                    *output = self.datagram(&address, data, &mut drops);
                 }
-                Ok(Received::End) => {
-                    if self.has_frames() {
-                        *output = written(ChannelFrame::End);
-                        if self.client.flush(output).await.is_err() {
-                            return Ended::ClosedByClient;
-                        }
-                    } else {
-                        self.client.end_output();
-                    }
-                    return failed_with.map_or(Ended::Complete, Ended::Failed);
+                Ok(Received::End) if self.end_client(output).await.is_err() => {
+                    return Ended::ClosedByClient;
                 }
+                Ok(Received::End) => return failed_with.map_or(Ended::Complete, Ended::Failed),
                 Err(error) => {
                     if let Some(failure) = failed_with {
                         return Ended::Failed(failure);
@@ -400,6 +385,30 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// Ends what the client receives.
+    async fn end_client(&self, output: &mut Output) -> std::io::Result<()> {
+        if self.has_frames() {
+            *output = written(ChannelFrame::End);
+            return self.client.flush(output).await;
+        }
+        self.client.end_output();
+        Ok(())
+    }
+
+    /// A datagram after the number of those that the socket has dropped since the last one.
+    fn datagram(&self, address: &str, mut data: Vec<u8>, drops: &mut u32) -> Output {
+        data.truncate(DATA_MAX);
+        let now = self.socket.dropped();
+        let new = now.wrapping_sub(std::mem::replace(drops, now));
+        let mut output = Output::default();
+        if new > 0 {
+            output = written(ChannelFrame::Dropped(new.into()));
+        }
+        let datagram = ChannelFrame::Datagram { address, data: &data };
+        output.head.extend_from_slice(&written(datagram).head);
+        output
     }
 
     fn has_frames(&self) -> bool {

@@ -135,16 +135,17 @@ fn programs_namespaces_mounts_and_tracing_are_out_of_reach() {
 
 #[test]
 fn monitor_starts_programs_that_can_restrict_themselves_and_nothing_else() {
-    let thread = thread::spawn(|| {
+    let own = Folder::new();
+    let folder = own.join("folder");
+    let thread = thread::spawn(move || {
         process::refuse_new_privileges().unwrap();
         let before = privileges::of_this_thread().unwrap().filters;
         confine_monitor(&Confine::default()).unwrap();
         refused("unshare", namespace::enter_network());
         refused("mount", attempt::mount_tmpfs("/mnt"));
         refused("ptrace", attempt::trace_me());
-        let own = Folder::new();
-        let made = Command::new("mkdir").arg(own.join("folder")).output().unwrap();
-        assert!(!made.status.success() && !own.join("folder").exists(), "{made:?}");
+        let made = Command::new("mkdir").arg(&folder).output().unwrap();
+        assert!(!made.status.success() && !folder.exists(), "{made:?}");
         // A process that it starts can be confined as any other.
         assert!(Command::new("/bin/true").current_dir("/").status().unwrap().success());
         let files = Files::default();
