@@ -141,7 +141,7 @@ fn frames_arrive_in_the_order_and_with_the_bytes_of_the_file() {
             let frames: Vec<_> =
                 (0..1000).map(|number| frame(number, 60 + number % 1400)).collect();
             let bytes: usize = frames.iter().map(Vec::len).sum();
-            let replayed = replay(&mut client, handle, &at_once(&frames), Value::Null);
+            let replayed = replay(&mut client, handle, &at_once(&frames), &Value::Null);
             assert_eq!((&replayed["packets"], &replayed["bytes"]), (&json!(1000), &json!(bytes)));
             assert_eq!((&replayed["failed"], &replayed["stopped"]), (&json!(0), &Value::Null));
             assert!(replayed["seconds"].as_f64().unwrap() > 0.0);
@@ -171,7 +171,7 @@ fn every_schedule_sends_every_frame_in_order() {
             json!({"delay": 0.02}),
             json!({"delay": -10, "speed": 0.01}),
         ] {
-            let replayed = replay(&mut client, handle, &file, options.clone());
+            let replayed = replay(&mut client, handle, &file, &options);
             assert_eq!(replayed["packets"], 20, "{options}");
             expected.extend(frames.clone());
             assert_eq!(arrivals.wait(expected.len()), expected, "{options}");
