@@ -287,10 +287,10 @@ on_each_system!(worker_that_the_kernel_kills_for_its_memory_disturbs_no_other_us
 fn worker_that_the_kernel_kills_for_its_memory_disturbs_no_other_user(guest: &Guest) {
     drop_in(guest, &format!("[Service]\nMemoryMax={MEMORY}\nMemorySwapMax=0\n"));
     let monitor = guest.property("MainPID");
-    let carol = begin_neighbour(guest);
     let Some(_limit) = OlderLimit::where_needed(guest) else {
         return skip("no control group limits memory here", "crashes::killed_for_its_memory");
     };
+    let carol = begin_neighbour(guest);
     let mut alice = begin(guest, "alice", program::FILL);
     let output = output(&mut alice);
     assert!(output.starts_with("lost"), "{output}{}", guest.log());

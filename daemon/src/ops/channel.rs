@@ -161,15 +161,21 @@ pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) {
     }
 }
 
-/// Receives a byte of out-of-band data; waits until there is one.
+/// Receives a byte of out-of-band data; waits until there is one. MUST be tried before the data: the kernel drops the byte
+/// when the data after it is received (tcp(7)).
 pub async fn receive_urgent(permitted: &Permitted<Receive>) -> OpResult<u8> {
     let socket = permitted.socket();
     let readiness = socket.readiness().during("epoll_ctl")?;
+    let receive = || {
+        let received = message::receive(socket.fd(), 1, libc::MSG_OOB | libc::MSG_DONTWAIT);
+        received.ok().and_then(|received| received.data.first().copied())
+    };
+    if let Some(byte) = receive() {
+        return Ok(byte);
+    }
     loop {
         let mut ready = readiness.ready(Interest::PRIORITY).await.during("epoll_wait")?;
-        let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
-        let received = message::receive(socket.fd(), 1, flags);
-        if let Some(byte) = received.ok().and_then(|received| received.data.first().copied()) {
+        if let Some(byte) = receive() {
             return Ok(byte);
         }
         // There is none, or the data has it (SO_OOBINLINE).

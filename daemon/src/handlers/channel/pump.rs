@@ -347,7 +347,6 @@ impl Pump {
                     }
                     continue;
                 }
-                received = self.socket.receive(failed_with.is_none()) => received,
                 urgent = self.socket.receive_urgent(), if self.has_frames() => {
                     if let Ok(byte) = urgent {
                         *output = written(ChannelFrame::Urgent(byte));
@@ -356,6 +355,7 @@ impl Pump {
                     // Its refusal is the refusal of the data.
                     self.socket.receive(true).await
                 }
+                received = self.socket.receive(failed_with.is_none()) => received,
             };
             match received {
                 Ok(Received::Data(data)) => {
