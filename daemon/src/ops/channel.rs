@@ -161,21 +161,20 @@ pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) {
     }
 }
 
-/// Receives a byte of out-of-band data; waits until there is one. MUST be tried before the data: the kernel drops the byte
-/// when the data after it is received (tcp(7)).
+/// The byte of out-of-band data, if there is one. To be called before the data is received: the kernel drops the byte when
+/// it receives what comes after it.
+pub fn urgent_now(permitted: &Permitted<Receive>) -> Option<u8> {
+    let received = message::receive(permitted.socket().fd(), 1, libc::MSG_OOB | libc::MSG_DONTWAIT);
+    received.ok().and_then(|received| received.data.first().copied())
+}
+
+/// Receives a byte of out-of-band data; waits until there is one.
 pub async fn receive_urgent(permitted: &Permitted<Receive>) -> OpResult<u8> {
     let socket = permitted.socket();
     let readiness = socket.readiness().during("epoll_ctl")?;
-    let receive = || {
-        let received = message::receive(socket.fd(), 1, libc::MSG_OOB | libc::MSG_DONTWAIT);
-        received.ok().and_then(|received| received.data.first().copied())
-    };
-    if let Some(byte) = receive() {
-        return Ok(byte);
-    }
     loop {
         let mut ready = readiness.ready(Interest::PRIORITY).await.during("epoll_wait")?;
-        if let Some(byte) = receive() {
+        if let Some(byte) = urgent_now(permitted) {
             return Ok(byte);
         }
         // There is none, or the data has it (SO_OOBINLINE).

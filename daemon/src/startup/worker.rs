@@ -30,8 +30,7 @@ use super::sources::{MEMORY, in_memory, read_sealed_policy};
 use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
 use crate::handlers;
-use crate::network::caller_process::Started;
-use crate::network::captures;
+use crate::network::{caller_process::Started, captures};
 use crate::observe::audit::{Audit, Destination, Sink};
 use crate::observe::log;
 use crate::principal::PrincipalKey;
@@ -318,7 +317,6 @@ impl Follower {
         Ok(None)
     }
 
-    /// Takes a connection.
     fn take(&mut self, connection: OwnedFd, number: u64) -> io::Result<()> {
         self.taken += 1;
         self.open += 1;
@@ -456,13 +454,11 @@ impl Follower {
             self.idle_since = None;
             return Ok(());
         }
-        let since = *self.idle_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < longest {
-            Ok(())
-        } else {
-            self.report_counters()?;
-            self.send(ToMonitor::Idle { taken: self.taken }, None)
+        if self.idle_since.get_or_insert_with(Instant::now).elapsed() < longest {
+            return Ok(());
         }
+        self.report_counters()?;
+        self.send(ToMonitor::Idle { taken: self.taken }, None)
     }
 
     fn send(&mut self, message: ToMonitor, descriptor: Option<OwnedFd>) -> io::Result<()> {

@@ -336,6 +336,10 @@ impl Pump {
             if self.client.flush(output).await.is_err() {
                 return Ended::ClosedByClient;
             }
+            if let Some(urgent) = self.urgent_now() {
+                *output = urgent;
+                continue;
+            }
             let received = tokio::select! {
                 biased;
                 failure = failures.next(), if failed_with.is_none() => {
@@ -347,6 +351,7 @@ impl Pump {
                     }
                     continue;
                 }
+                received = self.socket.receive(failed_with.is_none()) => received,
                 urgent = self.socket.receive_urgent(), if self.has_frames() => {
                     if let Ok(byte) = urgent {
                         *output = written(ChannelFrame::Urgent(byte));
@@ -355,7 +360,6 @@ impl Pump {
                     // Its refusal is the refusal of the data.
                     self.socket.receive(true).await
                 }
-                received = self.socket.receive(failed_with.is_none()) => received,
             };
             match received {
                 Ok(Received::Data(data)) => {
@@ -385,6 +389,11 @@ impl Pump {
                 }
             }
         }
+    }
+
+    fn urgent_now(&self) -> Option<Output> {
+        let byte = if self.has_frames() { self.socket.urgent_now()? } else { return None };
+        Some(written(ChannelFrame::Urgent(byte)))
     }
 
     /// Ends what the client receives.

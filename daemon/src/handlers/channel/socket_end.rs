@@ -19,6 +19,9 @@ use crate::table::entry::Entry;
 use sockbroker_policy::action::Shutdown;
 use sockbroker_policy::verb::Verb;
 
+/// What is received of out-of-band data.
+const URGENT: Sizes = Sizes { length: 1, ancillary: 0, flags: libc::MSG_OOB };
+
 /// The socket of a channel.
 #[derive(Debug)]
 pub(super) struct SocketEnd {
@@ -93,13 +96,23 @@ impl SocketEnd {
         Ok(Received::Datagram(address, received.data))
     }
 
+    fn has_urgent_data(&self) -> bool {
+        let internet = [libc::AF_INET, libc::AF_INET6].contains(&self.entry.actual().domain);
+        internet && self.is_stream()
+    }
+
+    /// The byte of out-of-band data, if there is one that may be received.
+    pub(super) fn urgent_now(&self) -> Option<u8> {
+        let permitted = self.call.permit_receive_of_channel(&self.entry, URGENT);
+        channel::urgent_now(&permitted.ok().filter(|_| self.has_urgent_data())?)
+    }
+
     /// Receives a byte of out-of-band data. Waits for ever on a socket without such data.
     pub(super) async fn receive_urgent(&self) -> OpResult<u8> {
-        let internet = [libc::AF_INET, libc::AF_INET6].contains(&self.entry.actual().domain);
-        if !internet || !self.is_stream() {
+        if !self.has_urgent_data() {
             std::future::pending::<()>().await;
         }
-        let sizes = Sizes { length: 1, ancillary: 0, flags: libc::MSG_OOB };
+        let sizes = URGENT;
         let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
         let byte = channel::receive_urgent(&permitted).await?;
         drop(self.call.permit_receive_of_channel(&self.entry, sizes)?);
