@@ -63,12 +63,12 @@ impl Outcome {
         if state.ended.is_some() {
             return;
         }
-        state.ended = Some(ended);
-        let at_end = state.at_end.take();
-        drop(state);
-        if let Some(at_end) = at_end {
+        // Before anybody can see the end: the broker exits when the last capture has ended.
+        if let Some(at_end) = state.at_end.take() {
             at_end(ended);
         }
+        state.ended = Some(ended);
+        drop(state);
         self.notify.notify_waiters();
     }
 
