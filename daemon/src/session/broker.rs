@@ -465,6 +465,8 @@ impl Broker {
             for session in &ending {
                 session.tasks_ended().await;
             }
+            // What they have counted is in the audit then.
+            self.captures.ended().await;
         };
         if timeout(Duration::from_secs(self.limits.drain_seconds), ended).await.is_err() {
             let tasks: usize = ending.iter().map(|session| session.tasks().running()).sum();

@@ -52,6 +52,13 @@ impl CaptureSource {
         Self { own: OnceLock::new(), reader, totals: Arc::default() }
     }
 
+    /// Waits until the captures that run now have ended.
+    pub async fn ended(&self) {
+        for outcome in self.totals.running() {
+            outcome.ended().await;
+        }
+    }
+
     /// The sums of all captures, with the counts of running ones that [`Capture::counts`] has read last.
     pub fn sums(&self) -> Sums {
         self.totals.sums()

@@ -58,6 +58,11 @@ impl Totals {
         }
     }
 
+    /// The captures that run.
+    pub(super) fn running(&self) -> Vec<Arc<Outcome>> {
+        self.lock().running.clone()
+    }
+
     /// The sums, with the counts of running captures that were read last.
     pub(super) fn sums(&self) -> Sums {
         let state = self.lock();
