@@ -1,12 +1,9 @@
 //! The service when one of its processes is killed, stopped, or out of memory.
 
-use std::fs;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Instant;
 
-use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::{HANG, happens_within, pause, until};
 
 use crate::environment::take_role;
@@ -108,7 +105,7 @@ fn assert_undisturbed(guest: &Guest, mut carol: Child, monitor: &str) {
 
 /// Returns the name of the worker of a user.
 fn worker_of(guest: &Guest, user: &str) -> String {
-    format!("{WORKER} {user} (uid {})", guest.ok(&format!("id -u {user}")).trim())
+    format!("{WORKER} (uid {})", guest.ok(&format!("id -u {user}")).trim())
 }
 
 /// Waits until the service has a process with this name.
@@ -277,64 +274,4 @@ fn worker_out_of_memory_disturbs_no_other_user(guest: &Guest) {
     let log = guest.log();
     guest.report(log.lines().find(|line| line.contains(ENDED)).unwrap());
     guest.report(output.trim());
-}
-
-/// The memory of the whole service: enough for its processes, and less than what one worker may keep.
-const MEMORY: u64 = 128 << 20;
-
-on_each_system!(worker_that_the_kernel_kills_for_its_memory_disturbs_no_other_user);
-
-fn worker_that_the_kernel_kills_for_its_memory_disturbs_no_other_user(guest: &Guest) {
-    drop_in(guest, &format!("[Service]\nMemoryMax={MEMORY}\nMemorySwapMax=0\n"));
-    let monitor = guest.property("MainPID");
-    let Some(_limit) = OlderLimit::where_needed(guest) else {
-        return skip("no control group limits memory here", "crashes::killed_for_its_memory");
-    };
-    let carol = begin_neighbour(guest);
-    let mut alice = begin(guest, "alice", program::FILL);
-    let output = output(&mut alice);
-    assert!(output.starts_with("lost"), "{output}{}", guest.log());
-    wait_for_log(guest, ENDED);
-    guest.ok_as("alice", CALL);
-    assert_undisturbed(guest, carol, &monitor);
-    let log = guest.log();
-    let ended = log.lines().find(|line| line.contains(ENDED)).unwrap();
-    // Not by its own limit, after which it aborts.
-    assert!(ended.contains("signal: 9 (SIGKILL)"), "{ended}");
-    guest.report(ended);
-}
-
-/// A limit in a control group of version 1, which replaces `MemoryMax=` where the memory of the machine is counted there.
-struct OlderLimit(Option<PathBuf>);
-
-impl OlderLimit {
-    /// Limits the service, and the processes that it starts from now on, if the unit does not. `None` if nothing can.
-    fn where_needed(guest: &Guest) -> Option<Self> {
-        let unit = "/sys/fs/cgroup/system.slice/sockbrokerd.service/memory.max";
-        if guest.path(unit).exists() {
-            return Some(Self(None));
-        }
-        let folder = Path::new("/sys/fs/cgroup/memory");
-        let folder = folder.join(format!("sockbroker-{}", guest.outer_processes().lines().next()?));
-        fs::create_dir(&folder).ok()?;
-        let limit = Self(Some(folder.clone()));
-        fs::write(folder.join("memory.limit_in_bytes"), MEMORY.to_string()).ok()?;
-        for process in guest.outer_processes().lines() {
-            fs::write(folder.join("cgroup.procs"), process).ok()?;
-        }
-        Some(limit)
-    }
-}
-
-impl Drop for OlderLimit {
-    fn drop(&mut self) {
-        let Some(folder) = &self.0 else { return };
-        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        for process in processes.lines() {
-            // It may have ended.
-            drop(fs::write(Path::new("/sys/fs/cgroup/memory/cgroup.procs"), process));
-        }
-        let is_gone = || fs::remove_dir(folder).is_ok() || !folder.exists();
-        assert!(happens_within(HANG, is_gone) || std::thread::panicking());
-    }
 }
