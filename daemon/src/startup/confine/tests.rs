@@ -153,7 +153,6 @@ fn monitor_starts_programs_that_can_restrict_themselves_and_nothing_else() {
         assert_eq!(confined.seccomp, Seccomp::Errno);
         // Of the monitor and of the worker, each with one for clone3(2).
         assert_eq!(confined.seccomp_filters, before.map(|before| before + 4));
-        refused("execve", Command::new("/bin/true").status());
         UdpSocket::bind(("127.0.0.1", 0)).unwrap();
     });
     thread.join().unwrap();
