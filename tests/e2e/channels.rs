@@ -12,18 +12,18 @@ use sockbroker_proto::channel::{ChannelFrame, HEAD_BYTES, read_frame, write_fram
 use sockbroker_test_support::user::NOBODY;
 use sockbroker_test_support::{Answer, Daemon, HANG, HttpClient, LspClient, bounded, until};
 
-use crate::broker::{broker, limited};
+use crate::broker::broker;
 use crate::other_user::available_or_skip;
 
-const FRAMES: &str = "sockbroker-channel";
+pub(crate) const FRAMES: &str = "sockbroker-channel";
 const RAW: &str = "sockbroker-raw";
 
 /// A channel of frames.
-struct Channel(HttpClient);
+pub(crate) struct Channel(HttpClient);
 
 impl Channel {
     /// Begins the channel of a token, and sends this after the request, without waiting for the response.
-    fn begin_with(broker: &Daemon, path: &str, early: &[ChannelFrame<'_>]) -> Self {
+    pub(crate) fn begin_with(broker: &Daemon, path: &str, early: &[ChannelFrame<'_>]) -> Self {
         let mut client = broker.http();
         let fields = [("connection", "upgrade"), ("upgrade", FRAMES)];
         client.send(&format!("GET {path}"), &fields, b"");
@@ -36,18 +36,18 @@ impl Channel {
         channel
     }
 
-    fn open(broker: &Daemon, client: &mut LspClient, handle: u64) -> Self {
+    pub(crate) fn open(broker: &Daemon, client: &mut LspClient, handle: u64) -> Self {
         Self::begin_with(broker, &path(&client.call("channel.open", json!([handle]))), &[])
     }
 
-    fn send(&mut self, frame: ChannelFrame<'_>) {
+    pub(crate) fn send(&mut self, frame: ChannelFrame<'_>) {
         let mut bytes = Vec::new();
         write_frame(&mut bytes, frame).unwrap();
         self.0.wire.send(&bytes, &[]).unwrap();
     }
 
     /// Passes the next frame to a function; `None` at the end of the connection.
-    fn next<T>(&mut self, read: impl FnOnce(ChannelFrame<'_>) -> T) -> Option<T> {
+    pub(crate) fn next<T>(&mut self, read: impl FnOnce(ChannelFrame<'_>) -> T) -> Option<T> {
         let head = self.0.wire.take(HEAD_BYTES)?.to_vec();
         let length = u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize;
         let bytes = [head, self.0.wire.take(length)?.to_vec()].concat();
@@ -57,7 +57,7 @@ impl Channel {
     }
 
     /// Reads this many bytes of data frames.
-    fn data(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn data(&mut self, length: usize) -> Vec<u8> {
         let mut data = Vec::new();
         while data.len() < length {
             self.next(|frame| match frame {
@@ -69,12 +69,12 @@ impl Channel {
         data
     }
 
-    fn expect(&mut self, wanted: ChannelFrame<'_>) {
+    pub(crate) fn expect(&mut self, wanted: ChannelFrame<'_>) {
         self.next(|frame| assert_eq!(frame, wanted)).unwrap();
     }
 
     /// The error number and the reason of the last frame.
-    fn reset(&mut self) -> (i32, String) {
+    pub(crate) fn reset(&mut self) -> (i32, String) {
         let reset = self.next(|frame| match frame {
             ChannelFrame::Reset { errno, reason } => (errno.into(), reason.to_owned()),
             other => panic!("{other:?}"),
@@ -84,12 +84,12 @@ impl Channel {
     }
 }
 
-fn path(answer: &Answer) -> String {
+pub(crate) fn path(answer: &Answer) -> String {
     answer.result()["path"].as_str().unwrap().to_owned()
 }
 
 /// The descriptor of a channel.
-fn local(client: &mut LspClient, params: Value) -> UnixStream {
+pub(crate) fn local(client: &mut LspClient, params: Value) -> UnixStream {
     let mut answer = client.call("channel.open", params);
     assert_eq!(answer.result()["fd"], true);
     let stream = UnixStream::from(answer.descriptors.remove(0));
@@ -98,7 +98,7 @@ fn local(client: &mut LspClient, params: Value) -> UnixStream {
 }
 
 /// A handle that is connected to a socket of the test.
-fn connected(client: &mut LspClient) -> (u64, TcpStream) {
+pub(crate) fn connected(client: &mut LspClient) -> (u64, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let handle = client.call("socket.create_connection", json!([["127.0.0.1", port]])).handle();
@@ -107,13 +107,13 @@ fn connected(client: &mut LspClient) -> (u64, TcpStream) {
     (handle, peer)
 }
 
-fn rest(stream: &mut impl std::io::Read) -> Vec<u8> {
+pub(crate) fn rest(stream: &mut impl std::io::Read) -> Vec<u8> {
     let mut data = Vec::new();
     stream.read_to_end(&mut data).unwrap();
     data
 }
 
-fn exact(stream: &mut impl std::io::Read, length: usize) -> Vec<u8> {
+pub(crate) fn exact(stream: &mut impl std::io::Read, length: usize) -> Vec<u8> {
     let mut data = vec![0; length];
     stream.read_exact(&mut data).unwrap();
     data
@@ -588,101 +588,5 @@ fn new_sockets_have_channels_at_once() {
         assert_eq!(waiting.data(6), b"second");
         // Calls without the parameter return no channel.
         assert!(client.call("socket.socket", Value::Null).result().get("channel").is_none());
-    });
-}
-
-#[test]
-fn limits_on_channels_are_enforced_and_named() {
-    bounded(20, || {
-        let of = |limits: &[(&str, u64)], expected: &str| {
-            let broker = limited(limits);
-            let mut client = broker.lsp();
-            let (left, right) = client.pair();
-            let open =
-                |client: &mut LspClient, handle: u64| client.call("channel.open", json!([handle]));
-            let channel = Channel::open(&broker, &mut client, left);
-            if expected == "channel_tokens" {
-                open(&mut client, right).result();
-                let (further, _) = client.pair();
-                assert_eq!(open(&mut client, further).fault().limit(), expected);
-                return;
-            }
-            assert_eq!(open(&mut client, right).fault().limit(), expected);
-            let made = client.call("socket.socket", json!({ "want_channel": true }));
-            assert_eq!(made.fault().limit(), expected);
-            drop(channel);
-            until("the channel has ended", || !open(&mut client, right).is_fault());
-        };
-        of(&[("channels", 1)], "channels");
-        of(&[("channels_per_user", 1)], "channels_per_user");
-        of(&[("channels_in_all", 1)], "channels_in_all");
-        of(&[("channel_tokens", 1)], "channel_tokens");
-    });
-}
-
-#[test]
-fn unused_token_expires_after_channel_token_seconds() {
-    bounded(20, || {
-        let broker = limited(&[("channel_token_seconds", 1)]);
-        let mut client = broker.lsp();
-        let (left, _right) = client.pair();
-        let opened = client.call("channel.open", json!([left]));
-        assert_eq!(opened.result()["seconds"], 1);
-        // The direction is free again when the token has expired.
-        until("the token has expired", || !client.call("channel.open", json!([left])).is_fault());
-        let fields = [("connection", "upgrade"), ("upgrade", FRAMES)];
-        let line = format!("GET {}", path(&opened));
-        assert_eq!(broker.http().request(&line, &fields, b"").status, 404);
-    });
-}
-
-#[test]
-fn frames_of_a_stream_have_at_most_channel_bytes() {
-    bounded(20, || {
-        let broker = limited(&[("channel_bytes", 1000)]);
-        let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let mut channel = Channel::open(&broker, &mut client, handle);
-        peer.write_all(&[1; 10_000]).unwrap();
-        let mut received = 0;
-        while received < 10_000 {
-            received += channel
-                .next(|frame| match frame {
-                    ChannelFrame::Data(data) if data.len() <= 1000 => data.len(),
-                    other => panic!("{other:?}"),
-                })
-                .unwrap();
-        }
-        // A larger frame of the client is sent whole.
-        channel.send(ChannelFrame::Data(&[2; 10_000]));
-        assert_eq!(exact(&mut peer, 10_000), [2; 10_000]);
-    });
-}
-
-#[test]
-fn closed_socket_sends_for_at_most_channel_drain_seconds() {
-    bounded(20, || {
-        let broker = limited(&[("channel_drain_seconds", 1)]);
-        let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let mut stream = local(&mut client, json!({ "handle": handle, "want_fd": true }));
-        stream.set_nonblocking(true).unwrap();
-        // The peer does not read: all buffers are full.
-        let (mut written, mut full) = (0, 0);
-        let part = vec![1; 65_536];
-        until("all buffers are full", || {
-            match stream.write(&part) {
-                Ok(count) => (written, full) = (written + count, 0),
-                Err(_none) => full += 1,
-            }
-            full > 100
-        });
-        let files = broker.open_files();
-        client.call("socket.close", json!([handle])).result();
-        drop(stream);
-        // The socket and the broker's end of the pair.
-        broker.wait_for_open_files(files - 2);
-        let received = rest(&mut peer).len();
-        assert!(received < written, "{received} of {written}");
     });
 }

@@ -41,6 +41,7 @@ mod captures;
 mod capture_records;
 mod replay;
 mod channels;
+mod channel_limits;
 mod startup;
 mod confinement;
 mod credentials;
