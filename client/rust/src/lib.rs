@@ -33,6 +33,7 @@
 mod lock;
 mod call_timeout;
 mod ssh_target;
+mod tls_target;
 mod endpoint;
 mod error;
 mod discovery;
@@ -56,6 +57,7 @@ pub use endpoint::Endpoint;
 pub use error::{Attempt, Error, Result};
 pub use sockbroker_proto as proto;
 pub use ssh_target::SshTarget;
+pub use tls_target::TlsTarget;
 pub use values::{
     AddressHints, AddressInfo, Ancillary, Host, Message, OutgoingAncillary, Polled, SocketSpec,
 };
