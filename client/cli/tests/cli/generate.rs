@@ -6,7 +6,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::run;
 
-const SUBCOMMANDS: [&str; 14] = [
+const SUBCOMMANDS: [&str; 16] = [
     "call",
     "discover",
     "info",
@@ -18,6 +18,8 @@ const SUBCOMMANDS: [&str; 14] = [
     "exec",
     "demo",
     "policy",
+    "pki",
+    "token",
     "dial-stdio",
     "completions",
     "man",
@@ -50,7 +52,14 @@ fn manual_has_a_page_for_each_subcommand() {
             .map(|page| page.unwrap().file_name().into_string().unwrap())
             .collect();
         pages.sort();
-        let names = SUBCOMMANDS.iter().chain(&["policy-check", "policy-explain"]);
+        let names = SUBCOMMANDS.iter().chain(&[
+            "policy-check",
+            "policy-explain",
+            "pki-init",
+            "pki-server",
+            "pki-client",
+            "token-new",
+        ]);
         let mut expected: Vec<_> = names.map(|name| format!("sockbroker-{name}.1")).collect();
         expected.push("sockbroker.1".to_owned());
         expected.sort();

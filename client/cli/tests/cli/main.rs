@@ -21,4 +21,5 @@ mod sniff_files;
 mod demo;
 mod generate;
 mod policy;
+mod remote;
 mod package;
