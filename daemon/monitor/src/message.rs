@@ -1,8 +1,10 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
+pub mod gateway;
 mod users;
 
 use serde::{Deserialize, Serialize};
+use sockbroker_policy::subject::RemoteIdentity;
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
@@ -16,6 +18,7 @@ pub struct Build(u64);
 const MESSAGES: u64 = {
     let mut all = 0xcbf2_9ce4_8422_2325;
     all = hash(include_bytes!("message.rs"), all);
+    all = hash(include_bytes!("message/gateway.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
@@ -61,6 +64,8 @@ pub struct Beginning {
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
     pub id: Option<u32>,
     pub caller: Caller,
+    /// The principal, if it is not on this machine, and the number by which the broker counts for it.
+    pub remote: Option<(u32, RemoteIdentity)>,
 }
 
 /// Whose calls a worker makes, as far as it matters for the ids of calls on `AF_UNIX` sockets.
@@ -72,6 +77,8 @@ pub enum Caller {
     Broker,
     /// Those of another user.
     Other,
+    /// Those of a remote principal, which has no ids here.
+    Remote,
 }
 
 /// Why the monitor does not start the process that makes calls with the ids of the caller.
@@ -175,6 +182,11 @@ pub enum ToWorker {
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
     Stop,
+    /// Ends a connection of a remote principal; its client learns the reason.
+    EndConnection {
+        number: u64,
+        reason: String,
+    },
 }
 
 /// Why a worker can open no further session.
@@ -262,6 +274,8 @@ pub struct WorkerPeer {
     pub gid: u32,
     pub groups: Vec<u32>,
     pub network: Option<u64>,
+    /// Then the ids have no meaning.
+    pub remote: Option<RemoteIdentity>,
 }
 
 /// From the monitor to the opener. Workers have numbers, and connections their cookies (`SO_COOKIE`).
@@ -325,7 +339,8 @@ pub enum FromOpener {
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptors: the policy, and `UserFacts` (sealed memory).
+    /// The policy. Descriptors: the policy, `UserFacts`, and the credentials of the gateway, which are empty without one
+    /// (sealed memory).
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,
@@ -366,6 +381,7 @@ impl Message for ToWorker {
             | Self::QueryResult { .. }
             | Self::Reader { .. } => 1,
             Self::Hello(_)
+            | Self::EndConnection { .. }
             | Self::Reloaded { .. }
             | Self::Query { .. }
             | Self::QueryEnd { .. }
@@ -427,7 +443,7 @@ impl Message for FromOpener {
 impl Message for FromReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Policy { .. } => 2,
+            Self::Policy { .. } => 3,
             Self::Warning(_) | Self::Unusable(_) => 0,
         }
     }

@@ -33,6 +33,7 @@ use crate::session::restriction::SessionRestriction;
 use crate::session::token::Token;
 use crate::table::claims::{Claim, Claimed, Claims};
 use sockbroker_policy::Policy;
+use sockbroker_policy::subject::{RemoteIdentity, Subject};
 
 #[derive(Debug)]
 pub struct Broker {
@@ -47,6 +48,8 @@ pub struct Broker {
     pub name_files: PathBuf,
     /// Resolves names in that network.
     pub resolver: Resolver,
+    /// Who calls, in the worker of a remote principal.
+    pub remote: Option<Subject>,
     /// Makes calls on `AF_UNIX` sockets with the ids of the caller.
     pub callers: CallerIdentities,
     /// The connections to the broker, which no client may pass as a descriptor.
@@ -103,6 +106,7 @@ impl Broker {
             network,
             namespaces: Arc::new(Namespaces::new(Vec::new())),
             name_files: config::Namespaces::default().files,
+            remote: None,
             resolver,
             callers,
             control_ends: ControlEnds::default(),
@@ -172,6 +176,13 @@ impl Broker {
     #[must_use]
     pub fn running_as(mut self, process: Process) -> Self {
         self.process = process;
+        self
+    }
+
+    /// The same in the worker of a remote principal, with the number by which the monitor counts for it.
+    #[must_use]
+    pub fn of_remote(mut self, remote: Option<(u32, RemoteIdentity)>) -> Self {
+        self.remote = remote.map(|(number, identity)| Subject::remote(number, identity));
         self
     }
 

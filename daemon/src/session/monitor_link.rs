@@ -1,10 +1,11 @@
 //! A worker's requests to the monitor. The task that owns the channel sends them (`startup/worker.rs`).
 
+use std::collections::HashMap;
 use std::fmt;
 
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{Caller, Query, SessionLimit};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
@@ -75,8 +76,9 @@ impl MonitorLink {
     }
 
     /// Counts a connection until the result is dropped.
-    pub fn connection(&self, number: u64) -> PassedConnection {
-        PassedConnection { link: self.clone(), number }
+    /// If it can end alone, it does so for the reason that `end` receives.
+    pub fn connection(&self, number: u64, end: Option<End>) -> PassedConnection {
+        PassedConnection { link: self.clone(), number, end }
     }
 
     /// Reads the policy again.
@@ -141,11 +143,45 @@ fn ended() -> OpError {
     OpError::Session("the broker is shutting down")
 }
 
+/// Receives the reason when a connection has to end alone.
+pub type End = watch::Receiver<Option<String>>;
+
+/// The connections of a remote principal, which can end alone, by their numbers.
+#[derive(Debug, Default)]
+pub struct Ends(HashMap<u64, watch::Sender<Option<String>>>);
+
+impl Ends {
+    pub fn add(&mut self, number: u64) -> End {
+        let (sender, end) = watch::channel(None);
+        self.0.insert(number, sender);
+        end
+    }
+
+    pub fn remove(&mut self, number: u64) {
+        self.0.remove(&number);
+    }
+
+    /// Ends a connection, unless it has ended already.
+    pub fn end(&self, number: u64, reason: String) {
+        if let Some(end) = self.0.get(&number) {
+            end.send_replace(Some(reason));
+        }
+    }
+}
+
 /// A connection that the monitor passed. The monitor counts it until this is dropped.
 #[derive(Debug)]
 pub struct PassedConnection {
     link: MonitorLink,
     number: u64,
+    end: Option<End>,
+}
+
+impl PassedConnection {
+    /// Receives the reason if it has to end alone.
+    pub fn end(&self) -> Option<End> {
+        self.end.clone()
+    }
 }
 
 impl Drop for PassedConnection {

@@ -36,7 +36,9 @@ use crate::observe::log;
 use crate::principal::PrincipalKey;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
-use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, QueryResults};
+use crate::session::monitor_link::{
+    Ends, MonitorLink, MonitorRequest, PassedConnection, QueryResults,
+};
 use crate::session::policy::NextPolicy;
 use crate::table::readiness::register;
 use crate::transport::server::{Server, Source};
@@ -56,7 +58,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
-    let Beginning { generation, first_number, activated, id, caller } = beginning;
+    let Beginning { generation, first_number, activated, id, caller, remote } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
     capability::clear_bounding().map_err(|error| fail(&error))?;
@@ -100,7 +102,8 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .reloading(NextPolicy::Monitor(link.clone()), generation)
         .numbering_from(first_number)
         .auditing(audit)
-        .with_opener(opener);
+        .with_opener(opener)
+        .of_remote(remote);
     broker.callers = callers;
     broker.captures = link.clone().captures();
     broker.name_files = config.namespaces.files;
@@ -145,6 +148,7 @@ async fn serve(
         callers: HashMap::new(),
         readers: HashMap::new(),
         queries: HashMap::new(),
+        ends: Ends::default(),
     };
     let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
     let broken = async {
@@ -198,6 +202,7 @@ struct Follower {
     readers: HashMap<u64, oneshot::Sender<captures::Started>>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
+    ends: Ends,
 }
 
 impl Follower {
@@ -266,9 +271,11 @@ impl Follower {
                     self.open += 1;
                     self.send(ToMonitor::Received { number }, None)?;
                     // During a shutdown nobody receives it, and it is closed.
-                    drop(self.passed.send((connection, self.link.connection(number))));
+                    let end = self.broker.remote.is_some().then(|| self.ends.add(number));
+                    drop(self.passed.send((connection, self.link.connection(number, end))));
                 }
             }
+            ToWorker::EndConnection { number, reason } => self.ends.end(number, reason),
             ToWorker::Policy { generation } => {
                 self.put_in_force(generation, descriptors.next()).await?;
             }
@@ -387,6 +394,7 @@ impl Follower {
         match request {
             MonitorRequest::Closed(number) => {
                 self.open = self.open.saturating_sub(1);
+                self.ends.remove(number);
                 self.send(ToMonitor::Closed { number }, None)
             }
             MonitorRequest::Reload(sender) => {

@@ -20,6 +20,7 @@ use super::codec::Codec;
 use super::connection;
 use super::context::SharedContext;
 use super::part_share::PartShare;
+use super::shutdown::ShutdownSignal;
 use super::stalling::{Peer, Stalling};
 use super::stream::{ConnectionIo, Stream};
 use crate::config::limits::size;
@@ -82,7 +83,7 @@ async fn serve_http(
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = shutdown.begun() => {
+        () = until_end(&mut shutdown) => {
             serving.as_mut().graceful_shutdown();
             let drain = Duration::from_secs(shared.broker.limits.drain_seconds);
             tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))
@@ -93,6 +94,15 @@ async fn serve_http(
     }
     connection.end(LastCalls::default());
     upgraded.lock().await.take()
+}
+
+/// Waits until this connection has to end, alone or with the broker.
+async fn until_end(shutdown: &mut ShutdownSignal) {
+    let own = shutdown.clone();
+    tokio::select! {
+        () = shutdown.begun() => {}
+        _ = own.ended() => {}
+    }
 }
 
 async fn answer(

@@ -77,6 +77,7 @@ impl Worker {
     /// Starts a worker, and sends what it begins with. Returns also the pipe of its audit records.
     pub(super) fn start(
         (peer, id): (Credentials, Option<WorkerId>),
+        principal: &str,
         generation: u64,
         begin: &ToWorker,
         descriptors: &[BorrowedFd<'_>],
@@ -84,7 +85,7 @@ impl Worker {
         let (channel, other) = Channel::pair()?;
         // A pipe, which cannot carry descriptors: closing it never waits.
         let (audit, audit_of_worker) = io::pipe()?;
-        let name = format!("sockbrokerd: worker (uid {})", peer.uid);
+        let name = format!("sockbrokerd: worker ({principal})");
         // Before the start, so that the process finds them at once.
         channel.send(&ToWorker::Hello(Build::OWN), &[]).map_err(io::Error::other)?;
         channel.send(begin, descriptors).map_err(io::Error::other)?;
@@ -195,6 +196,11 @@ impl Worker {
     /// A connection has ended.
     pub(super) fn closed(&mut self, number: u64) -> bool {
         self.held.remove(&number)
+    }
+
+    /// Whether the worker has, or is about to get, a connection.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.held.contains(&number) || self.unconfirmed.contains_key(&number)
     }
 
     /// Whether the worker, which has taken this number of connections, can end: none is on its way.

@@ -1,0 +1,9 @@
+//! Clients on other machines: TLS, certificates, tokens, and the gateway under attack.
+
+mod fixture;
+mod certificates;
+mod tokens;
+mod principals;
+mod reload;
+mod faults;
+mod clients;
