@@ -6,7 +6,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::run;
 
-const SUBCOMMANDS: [&str; 14] = [
+const SUBCOMMANDS: [&str; 15] = [
     "call",
     "discover",
     "info",
@@ -19,6 +19,7 @@ const SUBCOMMANDS: [&str; 14] = [
     "demo",
     "policy",
     "dial-stdio",
+    "agent",
     "completions",
     "man",
 ];
