@@ -70,6 +70,7 @@ const VERBS: [&str; 22] = [
     "inspect",
     "handover",
     "session",
+    "persist",
     "resolve",
     "interfaces",
     "hostname",

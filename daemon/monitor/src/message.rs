@@ -1,11 +1,15 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
+mod helpers;
+mod kept;
 mod users;
 
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
+pub use helpers::{FromReader, FromReaper, Nothing, ToReaper};
+pub use kept::{Index, KeptSession, PersistRefusal, Persisted};
 pub use users::{Granted, Subject, UserFacts};
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
@@ -17,6 +21,8 @@ const MESSAGES: u64 = {
     let mut all = 0xcbf2_9ce4_8422_2325;
     all = hash(include_bytes!("message.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
+    all = hash(include_bytes!("message/kept.rs"), all);
+    all = hash(include_bytes!("message/helpers.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
     all = hash(include_bytes!("reader/message.rs"), all);
@@ -56,6 +62,8 @@ pub struct Beginning {
     pub generation: u64,
     /// The first of the numbers that this worker gives to connections and sessions.
     pub first_number: u64,
+    /// The number of this worker.
+    pub epoch: u64,
     /// Whether the service manager made the control socket.
     pub activated: bool,
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
@@ -171,6 +179,20 @@ pub enum ToWorker {
         request: u64,
         refusal: ReaderRefusal,
     },
+    /// A lot for sockets of persistent sessions. Descriptors: its ends.
+    Lot,
+    /// The sessions that an earlier worker left in the lots that were sent. Descriptor: `Index` (sealed memory). The
+    /// worker answers `Recovered`.
+    Recover(Persisted),
+    /// The answer to `Persist`. Lots come before.
+    Persisted {
+        request: u64,
+        result: Result<Persisted, PersistRefusal>,
+    },
+    /// The answer to `Restricted`.
+    Noted {
+        request: u64,
+    },
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
@@ -249,6 +271,27 @@ pub enum ToMonitor {
     StartReader {
         request: u64,
     },
+    /// Asks the monitor to keep a session for the next worker. Descriptor: what it is to keep (sealed memory). The
+    /// monitor answers `Persisted`.
+    Persist {
+        request: u64,
+        session: u64,
+        linger_seconds: u64,
+    },
+    /// A kept session gave up rights. Descriptor: which (sealed memory). The monitor answers `Noted`.
+    Restricted {
+        request: u64,
+        session: u64,
+    },
+    /// A kept session has ended.
+    SessionOver {
+        session: u64,
+    },
+    /// The worker has recovered this number of sessions, with this number of handles.
+    Recovered {
+        sessions: u64,
+        handles: u64,
+    },
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -320,48 +363,13 @@ pub enum FromOpener {
     },
 }
 
-/// From the policy reader to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReader {
-    /// A warning about the files, for the log.
-    Warning(String),
-    /// The policy. Descriptors: the policy, and `UserFacts` (sealed memory).
-    Policy {
-        /// Whether rules of it need a capability that only the opener has.
-        needs_opener: bool,
-        /// Whether rules of it grant something in other network namespaces.
-        reaches_networks: bool,
-    },
-    /// Why the files cannot be used.
-    Unusable(String),
-}
-
-/// From the monitor to the reaper.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToReaper {
-    /// A descriptor whose last close may wait.
-    Hold,
-    /// The monitor has no copy of what the reaper holds: the reaper closes it.
-    Close,
-}
-
-/// From the reaper to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReaper {
-    /// Many closes wait: the monitor is to start another reaper, and to close this one's channel.
-    Full,
-}
-
-/// A process that sends nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Nothing {}
-
 impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
             Self::BeginWithOpener(..) => 4,
-            Self::Begin(_) | Self::Caller { .. } => 2,
+            Self::Begin(_) | Self::Caller { .. } | Self::Lot => 2,
             Self::Connection { .. }
+            | Self::Recover(_)
             | Self::Policy { .. }
             | Self::QueryResult { .. }
             | Self::Reader { .. } => 1,
@@ -373,6 +381,8 @@ impl Message for ToWorker {
             | Self::Claimed { .. }
             | Self::CallerRefused { .. }
             | Self::ReaderRefused { .. }
+            | Self::Persisted { .. }
+            | Self::Noted { .. }
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -382,7 +392,10 @@ impl Message for ToWorker {
 impl Message for ToMonitor {
     fn descriptors(&self) -> usize {
         match self {
-            Self::QueryResult { .. } | Self::Counters => 1,
+            Self::QueryResult { .. }
+            | Self::Counters
+            | Self::Persist { .. }
+            | Self::Restricted { .. } => 1,
             Self::Hello(_)
             | Self::Received { .. }
             | Self::NotReceived { .. }
@@ -396,6 +409,8 @@ impl Message for ToMonitor {
             | Self::QueryOthers { .. }
             | Self::StartCaller { .. }
             | Self::StartReader { .. }
+            | Self::SessionOver { .. }
+            | Self::Recovered { .. }
             | Self::Idle { .. } => 0,
         }
     }
@@ -421,38 +436,6 @@ impl Message for FromOpener {
             | Self::Forgotten
             | Self::Nonsense { .. } => 0,
         }
-    }
-}
-
-impl Message for FromReader {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Policy { .. } => 2,
-            Self::Warning(_) | Self::Unusable(_) => 0,
-        }
-    }
-}
-
-impl Message for ToReaper {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Hold => 1,
-            Self::Close => 0,
-        }
-    }
-}
-
-impl Message for FromReaper {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Full => 0,
-        }
-    }
-}
-
-impl Message for Nothing {
-    fn descriptors(&self) -> usize {
-        match *self {}
     }
 }
 

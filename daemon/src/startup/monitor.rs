@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::PipeReader;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,8 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
     let fitted = fitted_limits(config);
     let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
-    let Bound { listener, path } = endpoint(args, config)?;
+    let passed = service::passed_descriptors()?;
+    let Bound { listener, path } = endpoint(args, config, passed.listener)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
     if policy.reaches_networks {
@@ -78,6 +79,9 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         worker_ids,
         files,
         activated,
+        discarded: passed.unknown,
+        stored: passed.stored,
+        service_manager: service::store(),
     };
     let monitor = Monitor::new(settings, signals, host)
         .map_err(|error| system("start the monitor", &error))?;
@@ -114,8 +118,8 @@ fn policy_arguments(args: &Args) -> Vec<OsString> {
     given.unwrap_or_default()
 }
 
-fn endpoint(args: &Args, config: &Config) -> Result<Bound, StartError> {
-    if let Some(passed) = service::listening_socket()? {
+fn endpoint(args: &Args, config: &Config, passed: Option<OwnedFd>) -> Result<Bound, StartError> {
+    if let Some(passed) = passed {
         return listen::adopt(passed);
     }
     let path = args.socket.clone().or_else(|| config.socket.clone());
@@ -135,6 +139,11 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         sessions: limits.sessions,
         sessions_reserved: limits.sessions_reserved,
         sessions_per_user: limits.sessions_per_user,
+        persistent_sessions: limits.persistent_sessions_in_all,
+        persistent_sessions_per_user: limits.persistent_sessions_per_user,
+        persistent_handles: limits.persistent_handles_in_all,
+        persistent_handles_per_user: limits.persistent_handles_per_user,
+        reattach: Duration::from_secs(limits.reattach_seconds),
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sockbroker_policy::place::Place;
+use sockbroker_proto::api::admin::Maker;
 use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -46,6 +47,8 @@ pub struct Entry {
     pub rcvall: Option<Rcvall>,
     /// Its ends, shared with duplicates.
     pub ends: Ends,
+    /// The request that made its handle.
+    pub maker: OnceLock<Maker>,
     began: Instant,
 }
 
@@ -78,6 +81,7 @@ impl Entry {
             unread: Mutex::default(),
             rcvall: None,
             ends: Ends::default(),
+            maker: OnceLock::new(),
             began: Instant::now(),
         }
     }
@@ -180,7 +184,7 @@ impl Entry {
         self.shared.clone()
     }
 
-    pub(super) fn descriptor(&self) -> &Arc<Descriptor> {
+    pub fn descriptor(&self) -> &Arc<Descriptor> {
         self.shared.descriptor()
     }
 

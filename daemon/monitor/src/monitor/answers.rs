@@ -105,6 +105,20 @@ impl<H: Host> Monitor<H> {
             }
             ToMonitor::StartCaller { request } => self.start_caller(token, request),
             ToMonitor::StartReader { request } => self.start_reader(token, request),
+            ToMonitor::Persist { request, session, linger_seconds } => {
+                if let Some(facts) = descriptors.into_iter().next() {
+                    self.persist(token, (request, session, linger_seconds), facts);
+                }
+            }
+            ToMonitor::Restricted { request, session } => {
+                if let Some(text) = descriptors.into_iter().next() {
+                    self.restricted(token, request, session, text);
+                }
+            }
+            ToMonitor::SessionOver { session } => self.session_over(token, session),
+            ToMonitor::Recovered { sessions, handles } => {
+                self.recovered(token, sessions, handles);
+            }
             ToMonitor::Idle { taken } => self.end_idle(token, taken),
         }
     }

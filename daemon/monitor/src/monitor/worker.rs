@@ -39,6 +39,8 @@ pub(super) struct Worker {
     child: Child,
     pub(super) channel: WorkerChannel,
     peer: Credentials,
+    /// Its number, in the order of the starts of all workers.
+    pub(super) serial: u64,
     /// Its user id, if it is not the monitor's.
     id: Option<WorkerId>,
     state: State,
@@ -76,7 +78,7 @@ impl Worker {
 
     /// Starts a worker, and sends what it begins with. Returns also the pipe of its audit records.
     pub(super) fn start(
-        (peer, id): (Credentials, Option<WorkerId>),
+        (peer, serial, id): (Credentials, u64, Option<WorkerId>),
         generation: u64,
         begin: &ToWorker,
         descriptors: &[BorrowedFd<'_>],
@@ -94,6 +96,7 @@ impl Worker {
             child,
             channel,
             peer,
+            serial,
             id,
             state: State::Serving,
             greeted: false,

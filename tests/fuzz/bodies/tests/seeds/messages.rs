@@ -7,8 +7,8 @@ use sockbroker_monitor::caller::message::{
 use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, Order, Reason};
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, Query,
-    SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
+    Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper,
+    PersistRefusal, Persisted, Query, SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{
@@ -25,6 +25,7 @@ pub(crate) fn of_workers() -> Vec<Seed> {
     let beginning = Beginning {
         generation: 1,
         first_number: 1 << 20,
+        epoch: 5,
         activated: true,
         id: Some(2_000_000_000),
         caller: Caller::Other,
@@ -50,6 +51,15 @@ pub(crate) fn of_workers() -> Vec<Seed> {
         (
             "worker-caller-refused",
             seed(0, &ToWorker::CallerRefused { request, refusal: CallerRefusal::Failed(11) }),
+        ),
+        ("worker-recover", seed(0, &ToWorker::Recover(Persisted { handles: 4096, service: true }))),
+        (
+            "worker-not-persisted",
+            seed(0, &ToWorker::Persisted { request, result: Err(PersistRefusal::Handles) }),
+        ),
+        (
+            "monitor-persist",
+            seed(1, &ToMonitor::Persist { request, session: 9, linger_seconds: 5 }),
         ),
         ("monitor-received", seed(1, &ToMonitor::Received { number })),
         ("monitor-query-result", seed(1, &ToMonitor::QueryResult { number })),
