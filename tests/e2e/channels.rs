@@ -387,8 +387,29 @@ fn out_of_band_data_has_frames_of_its_own() {
         let mut client = broker.lsp();
         let (handle, peer) = connected(&mut client);
         let mut channel = Channel::open(&broker, &mut client, handle);
-        sockbroker_sys::message::send(peer.as_fd(), b"!", libc::MSG_OOB).unwrap();
-        channel.expect(ChannelFrame::Urgent(b'!'));
+        // Whatever the channel does when the byte arrives, it is not lost: after data it is about to wait.
+        for round in 0..=u8::MAX {
+            sockbroker_sys::message::send(peer.as_fd(), b"data", 0).unwrap();
+            channel.expect(ChannelFrame::Data(b"data"));
+            sockbroker_sys::message::send(peer.as_fd(), &[round], libc::MSG_OOB).unwrap();
+            channel.expect(ChannelFrame::Urgent(round));
+        }
+        // The data around it stays in order.
+        for round in 0..=u8::MAX {
+            let (before, after) = ([round, 1], [round, 2]);
+            sockbroker_sys::message::send(peer.as_fd(), &before, 0).unwrap();
+            sockbroker_sys::message::send(peer.as_fd(), b"!", libc::MSG_OOB).unwrap();
+            sockbroker_sys::message::send(peer.as_fd(), &after, 0).unwrap();
+            let (mut data, mut urgent) = (Vec::new(), 0);
+            while data.len() < 4 || urgent == 0 {
+                channel.next(|frame| match frame {
+                    ChannelFrame::Data(piece) => data.extend_from_slice(piece),
+                    ChannelFrame::Urgent(b'!') => urgent += 1,
+                    other => panic!("{other:?}"),
+                });
+            }
+            assert_eq!((data, urgent), ([before, after].concat(), 1));
+        }
         channel.send(ChannelFrame::Urgent(b'?'));
         until("the byte has arrived", || {
             let received = sockbroker_sys::message::receive(peer.as_fd(), 1, libc::MSG_OOB);

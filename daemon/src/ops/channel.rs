@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use sockbroker_policy::action::{Inspect, Receive};
+use sockbroker_policy::action::Inspect;
 use sockbroker_sys::poll::poll_now;
-use sockbroker_sys::{message, option, socket, stream};
+use sockbroker_sys::{option, socket, stream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
@@ -158,27 +158,6 @@ pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) {
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE.1);
         }
-    }
-}
-
-/// The byte of out-of-band data, if there is one. To be called before the data is received: the kernel drops the byte when
-/// it receives what comes after it.
-pub fn urgent_now(permitted: &Permitted<Receive>) -> Option<u8> {
-    let received = message::receive(permitted.socket().fd(), 1, libc::MSG_OOB | libc::MSG_DONTWAIT);
-    received.ok().and_then(|received| received.data.first().copied())
-}
-
-/// Receives a byte of out-of-band data; waits until there is one.
-pub async fn receive_urgent(permitted: &Permitted<Receive>) -> OpResult<u8> {
-    let socket = permitted.socket();
-    let readiness = socket.readiness().during("epoll_ctl")?;
-    loop {
-        let mut ready = readiness.ready(Interest::PRIORITY).await.during("epoll_wait")?;
-        if let Some(byte) = urgent_now(permitted) {
-            return Ok(byte);
-        }
-        // There is none, or the data has it (SO_OOBINLINE).
-        ready.clear_ready();
     }
 }
 

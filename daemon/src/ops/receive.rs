@@ -4,6 +4,7 @@ use std::io;
 
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::message::{self, ReceivedMessage};
+use sockbroker_sys::poll::poll_now;
 
 use crate::error::{During, OpError, OpResult};
 use crate::ops::incoming::{ended, plain, wait_policy_of};
@@ -55,6 +56,57 @@ pub async fn receive_for_channel(
     }
     let received = receive_once(socket, request, senders, wait_policy).await?;
     Ok(charge_rate(socket, received))
+}
+
+/// What a stream with out-of-band data gives next.
+#[derive(Debug)]
+pub enum FromStream {
+    /// The byte of out-of-band data, which is not in the data.
+    Urgent(u8),
+    /// Data, or the end.
+    Data(Vec<u8>),
+}
+
+/// The same for a stream with out-of-band data (`tcp(7)`): no byte of it is lost, and each comes before the data that
+/// follows it.
+///
+/// The kernel drops the byte when it receives data while the byte is the next one (`tcp_recvmsg_locked()` in
+/// `net/ipv4/tcp.c`). So data is received only after `poll(2)` has reported data and no out-of-band data: the next byte
+/// is a byte of data then, and the kernel stops before an out-of-band byte that comes later.
+pub async fn receive_urgent_for_channel(
+    permitted: &Permitted<Receive>,
+    waits: bool,
+) -> OpResult<FromStream> {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    let wait_policy = || if waits { WaitPolicy::Endless } else { WaitPolicy::None };
+    keep_pace(socket, wait_policy, "recv").await?;
+    if let Some(data) = take_unread(socket, request) {
+        return Ok(FromStream::Data(data));
+    }
+    let flags = libc::MSG_DONTWAIT;
+    let received = until_done(socket, Direction::ReceiveUrgent, "recv", wait_policy, || {
+        let events = poll_now(&[(socket.fd(), libc::POLLIN | libc::POLLPRI)])?;
+        let events = events.first().copied().unwrap_or_default();
+        if events & libc::POLLPRI != 0 {
+            // There is none if the data has it (`SO_OOBINLINE`), or if another call has received it.
+            let urgent = message::receive(socket.fd(), 1, libc::MSG_OOB | flags);
+            if let Some(byte) = urgent.ok().and_then(|urgent| urgent.data.first().copied()) {
+                return Ok(FromStream::Urgent(byte));
+            }
+        }
+        if events & !libc::POLLPRI == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let received = message::receive(socket.fd(), request.length, request.flags | flags)?;
+        Ok(FromStream::Data(received.data))
+    });
+    let received = received.await?;
+    let bytes = match &received {
+        FromStream::Urgent(_) => 1,
+        FromStream::Data(data) => data.len(),
+    };
+    socket.user().received(1, bytes);
+    Ok(received)
 }
 
 async fn receive_once(
@@ -206,7 +258,7 @@ pub fn is_end(permitted: &Permitted<Receive>, n: usize) -> bool {
         return true;
     }
     let events = [(socket.fd(), libc::POLLRDHUP)];
-    let ready = sockbroker_sys::poll::poll_now(&events).unwrap_or_default();
+    let ready = poll_now(&events).unwrap_or_default();
     ready.first().is_some_and(|events| events & libc::POLLRDHUP != 0)
 }
 

@@ -24,6 +24,8 @@ pub const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duratio
 pub enum Direction {
     /// Data, a connection, or an error.
     Receive,
+    /// The same, or out-of-band data.
+    ReceiveUrgent,
     /// Buffer space, a finished connect, or an error.
     Send,
 }
@@ -70,7 +72,7 @@ impl WaitPolicy {
             return Self::None;
         }
         let name = match direction {
-            Direction::Receive => libc::SO_RCVTIMEO,
+            Direction::Receive | Direction::ReceiveUrgent => libc::SO_RCVTIMEO,
             Direction::Send => libc::SO_SNDTIMEO,
         };
         match option::get_timeout(socket.fd(), name) {
@@ -153,6 +155,7 @@ async fn wait_and_try<T>(
     // Errors wake both directions: an ICMP error on a datagram socket raises EPOLLERR alone.
     let interest = match direction {
         Direction::Receive => Interest::READABLE | Interest::ERROR,
+        Direction::ReceiveUrgent => Interest::READABLE | Interest::PRIORITY | Interest::ERROR,
         Direction::Send => Interest::WRITABLE | Interest::ERROR,
     };
     let readiness = socket.readiness()?;

@@ -132,7 +132,8 @@ fn pump(
     framing: ChannelFraming,
 ) -> Pump {
     let PendingChannel { handle, claim, place, close, dropped, .. } = pending;
-    let socket = SocketEnd::new(call, entry, dropped);
+    let has_frames = framing == ChannelFraming::Frames;
+    let socket = SocketEnd::new(call, entry, has_frames, dropped);
     Pump { socket, handle, claim, place, close, client, framing }
 }
 

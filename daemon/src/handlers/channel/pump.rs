@@ -336,10 +336,6 @@ impl Pump {
             if self.client.flush(output).await.is_err() {
                 return Ended::ClosedByClient;
             }
-            if let Some(urgent) = self.urgent_now() {
-                *output = urgent;
-                continue;
-            }
             let received = tokio::select! {
                 biased;
                 failure = failures.next(), if failed_with.is_none() => {
@@ -352,14 +348,6 @@ impl Pump {
                     continue;
                 }
                 received = self.socket.receive(failed_with.is_none()) => received,
-                urgent = self.socket.receive_urgent(), if self.has_frames() => {
-                    if let Ok(byte) = urgent {
-                        *output = written(ChannelFrame::Urgent(byte));
-                        continue;
-                    }
-                    // Its refusal is the refusal of the data.
-                    self.socket.receive(true).await
-                }
             };
             match received {
                 Ok(Received::Data(data)) => {
@@ -369,6 +357,7 @@ impl Pump {
                     }
                     *output = Output::new(head, data);
                 }
+                Ok(Received::Urgent(byte)) => *output = written(ChannelFrame::Urgent(byte)),
                 Ok(Received::Datagram(address, data)) => {
                     *output = self.datagram(&address, data, &mut drops);
                 }
@@ -389,11 +378,6 @@ impl Pump {
                 }
             }
         }
-    }
-
-    fn urgent_now(&self) -> Option<Output> {
-        let byte = if self.has_frames() { self.socket.urgent_now()? } else { return None };
-        Some(written(ChannelFrame::Urgent(byte)))
     }
 
     /// Ends what the client receives.

@@ -11,16 +11,13 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::address::encode_address;
 use crate::handlers::contents::{Payload, Sizes};
 use crate::handlers::messages;
-use crate::ops::receive::{self, is_end};
+use crate::ops::receive::{self, FromStream, is_end};
 use crate::ops::{channel, connect, send};
 use crate::rpc::call::Call;
 use crate::table::channel::ChannelClaim;
 use crate::table::entry::Entry;
 use sockbroker_policy::action::Shutdown;
 use sockbroker_policy::verb::Verb;
-
-/// What is received of out-of-band data.
-const URGENT: Sizes = Sizes { length: 1, ancillary: 0, flags: libc::MSG_OOB };
 
 /// The socket of a channel.
 #[derive(Debug)]
@@ -29,6 +26,8 @@ pub(super) struct SocketEnd {
     entry: Arc<Entry>,
     /// Its sends are in order with each other, and with no call.
     queue: u64,
+    /// Whether out-of-band data is received apart from the data.
+    separates_urgent: bool,
     /// How many datagrams the kernel had dropped when the channel was opened.
     pub(super) dropped_before: u32,
 }
@@ -38,6 +37,8 @@ pub(super) struct SocketEnd {
 pub(super) enum Received {
     /// Bytes of a stream.
     Data(Vec<u8>),
+    /// A byte of out-of-band data.
+    Urgent(u8),
     /// A datagram, with its sender as JSON, or nothing.
     Datagram(String, Vec<u8>),
     /// Nothing more will be received.
@@ -45,9 +46,18 @@ pub(super) enum Received {
 }
 
 impl SocketEnd {
-    pub(super) fn new(call: Call, entry: Arc<Entry>, dropped_before: u32) -> Self {
+    /// With `has_frames`, out-of-band data is received apart from the data. Otherwise it is lost as with `recv(2)`.
+    pub(super) fn new(
+        call: Call,
+        entry: Arc<Entry>,
+        has_frames: bool,
+        dropped_before: u32,
+    ) -> Self {
         let queue = call.broker().number();
-        Self { call, entry, queue, dropped_before }
+        let actual = entry.actual();
+        let internet = [libc::AF_INET, libc::AF_INET6].contains(&actual.domain);
+        let separates_urgent = has_frames && internet && actual.ty == libc::SOCK_STREAM;
+        Self { call, entry, queue, separates_urgent, dropped_before }
     }
 
     pub(super) fn call(&self) -> &Call {
@@ -76,6 +86,15 @@ impl SocketEnd {
         let length = if self.is_stream() { self.piece() } else { DATA_MAX };
         let sizes = Sizes { length, ancillary: 0, flags: 0 };
         let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
+        if self.separates_urgent {
+            let received = receive::receive_urgent_for_channel(&permitted, waits).await?;
+            drop(self.call.permit_receive_of_channel(&self.entry, sizes)?);
+            return Ok(match received {
+                FromStream::Urgent(byte) => Received::Urgent(byte),
+                FromStream::Data(data) if data.is_empty() => Received::End,
+                FromStream::Data(data) => Received::Data(data),
+            });
+        }
         let senders = self.call.senders(&self.entry);
         let receiving = receive::receive_for_channel(&permitted, senders.as_deref(), waits);
         let received = receiving.await?;
@@ -94,29 +113,6 @@ impl SocketEnd {
         };
         let address = if address.len() > ADDRESS_MAX { String::new() } else { address };
         Ok(Received::Datagram(address, received.data))
-    }
-
-    fn has_urgent_data(&self) -> bool {
-        let internet = [libc::AF_INET, libc::AF_INET6].contains(&self.entry.actual().domain);
-        internet && self.is_stream()
-    }
-
-    /// The byte of out-of-band data, if there is one that may be received.
-    pub(super) fn urgent_now(&self) -> Option<u8> {
-        let permitted = self.call.permit_receive_of_channel(&self.entry, URGENT);
-        channel::urgent_now(&permitted.ok().filter(|_| self.has_urgent_data())?)
-    }
-
-    /// Receives a byte of out-of-band data. Waits for ever on a socket without such data.
-    pub(super) async fn receive_urgent(&self) -> OpResult<u8> {
-        if !self.has_urgent_data() {
-            std::future::pending::<()>().await;
-        }
-        let sizes = URGENT;
-        let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
-        let byte = channel::receive_urgent(&permitted).await?;
-        drop(self.call.permit_receive_of_channel(&self.entry, sizes)?);
-        Ok(byte)
     }
 
     /// Sends data with these flags.
