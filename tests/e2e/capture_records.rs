@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::namespace::inside;
-use sockbroker_test_support::{Daemon, Folder, LspClient, until};
+use sockbroker_test_support::{Daemon, Folder, LspClient, base64, until};
 
 use crate::broker::prepare;
 use crate::observe::{metrics, wait_for_records};
@@ -63,6 +63,12 @@ fn records(path: &Path, count: usize) -> Vec<Value> {
     all()
 }
 
+fn has<const N: usize>(record: &Value, fields: [(&str, Value); N]) {
+    for (field, value) in fields {
+        assert_eq!(record[field], value, "{field}: {record}");
+    }
+}
+
 #[test]
 fn packets_and_drops_of_captures_are_counted() {
     with_each_broker("packets_and_drops_of_captures_are_counted", |broker, _| {
@@ -104,50 +110,76 @@ fn start_and_end_of_captures_are_recorded() {
         let text = "udp and greater 1000";
         let (handle, mut stream) = open(&mut client, &json!({"snaplen": 100, "filter_text": text}));
         send(3);
+        // `BPF_RET`: accepts each packet.
+        let all = base64([6, 0, 0, 0, 0, 0, 4, 0]);
+        client.call("capture.set_filter", json!([handle, all, "all of it"])).result();
         client.call("capture.stop", json!([handle])).result();
         stream.read_to_end(&mut Vec::new()).unwrap();
-        let found = records(path, 2);
-        let [started, ended] = &found[..] else { panic!("{found:?}") };
+        let found = records(path, 3);
+        let [started, filtered, ended] = &found[..] else { panic!("{found:?}") };
         let uid = &started["uid"];
-        for (field, value) in [
-            ("state", json!("started")),
-            ("handle", json!(handle)),
-            ("pid", json!(std::process::id())),
-            ("interfaces", json!("lo")),
-            ("filter", json!(text)),
-            ("filter_instructions", json!(0)),
-            ("snaplen", json!(100)),
-            ("promiscuous", json!("no")),
-            ("message", json!(format!("uid {uid} captures packets of lo"))),
-        ] {
-            assert_eq!(started[field], value, "{field}: {started}");
-        }
+        has(
+            started,
+            [
+                ("state", json!("started")),
+                ("handle", json!(handle)),
+                ("pid", json!(std::process::id())),
+                ("interfaces", json!("lo")),
+                ("filter", json!(text)),
+                ("filter_instructions", json!(0)),
+                ("snaplen", json!(100)),
+                ("promiscuous", json!("no")),
+                ("message", json!(format!("uid {uid} captures packets of lo"))),
+            ],
+        );
+        has(
+            filtered,
+            [
+                ("state", json!("filtered")),
+                ("handle", json!(handle)),
+                ("session", started["session"].clone()),
+                ("interfaces", json!("lo")),
+                ("filter", json!("all of it")),
+                ("filter_instructions", json!(1)),
+                (
+                    "message",
+                    json!(format!("uid {uid} has replaced the filter of its capture of lo")),
+                ),
+            ],
+        );
         let message = format!(
             "uid {uid} captured 3 packets of lo, 0 were dropped, and the capture ended: stopped"
         );
-        for (field, value) in [
-            ("state", json!("ended")),
-            ("handle", json!(handle)),
-            ("uid", uid.clone()),
-            ("session", started["session"].clone()),
-            ("reason", json!("stopped")),
-            ("captured", json!(3)),
-            ("dropped", json!(0)),
-            ("bytes", json!(300)),
-            ("complete", json!("yes")),
-            ("message", json!(message)),
-        ] {
-            assert_eq!(ended[field], value, "{field}: {ended}");
-        }
-        // Ends that no call has asked for.
+        has(
+            ended,
+            [
+                ("state", json!("ended")),
+                ("handle", json!(handle)),
+                ("uid", uid.clone()),
+                ("session", started["session"].clone()),
+                ("reason", json!("stopped")),
+                ("captured", json!(3)),
+                ("dropped", json!(0)),
+                ("bytes", json!(300)),
+                ("complete", json!("yes")),
+                ("message", json!(message)),
+            ],
+        );
+    });
+}
+
+#[test]
+fn ends_that_no_call_has_asked_for_are_recorded() {
+    with_each_broker("ends_that_no_call_has_asked_for_are_recorded", |broker, path| {
+        let mut client = broker.lsp();
         drop(open(&mut client, &json!({})));
-        assert_eq!(records(path, 4)[3]["reason"], "unread");
+        assert_eq!(records(path, 2)[1]["reason"], "unread");
         let (_, _stream) = open(&mut client, &json!({"packets": 1}));
         send(1);
-        assert_eq!(records(path, 6)[5]["reason"], "limit");
+        assert_eq!(records(path, 4)[3]["reason"], "limit");
         let (_, _stream) = open(&mut client, &json!({}));
         drop(client);
-        assert_eq!(records(path, 8)[7]["state"], "ended");
+        assert_eq!(records(path, 6)[5]["state"], "ended");
     });
 }
 

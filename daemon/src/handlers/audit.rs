@@ -88,6 +88,36 @@ pub(super) fn capture(call: &Call, handle: Handle, capture: &Capture, instructio
     });
 }
 
+/// Records that the filter of a capture was replaced: the expression that the client states, and the number of
+/// instructions of its program.
+pub(super) fn filter(
+    call: &Call,
+    handle: Handle,
+    capture: &Capture,
+    (text, instructions): (Option<&str>, usize),
+) {
+    let (subject, interfaces) = (call.connection().subject(), capture.interfaces());
+    let key = call.connection().principal().key();
+    call.broker().audit.report(key, || {
+        Record::new("capture")
+            .with("state", "filtered")
+            .with("uid", subject.uid)
+            .with("session", call.session().number())
+            .with("handle", handle.number())
+            .with("connection", call.connection().number())
+            .with("interfaces", interfaces.as_str())
+            .with_some("filter", text)
+            .with("filter_instructions", instructions as u64)
+            .with(
+                "message",
+                format!(
+                    "uid {} has replaced the filter of its capture of {interfaces}",
+                    subject.uid
+                ),
+            )
+    });
+}
+
 /// The message of an allowed request: the user, what it is allowed to do, and the rule.
 fn allowance(call: &Call, question: &Question<'_>, rule: &RuleName) -> String {
     let uid = call.connection().subject().uid;

@@ -102,15 +102,17 @@ impl CaptureServer for Handlers {
     }
 
     async fn set_filter(call: Call, params: SetFilterParams) -> OpResult<FilterReplaced> {
-        let SetFilterParams { handle, filter } = params;
-        let capture = capture(&call, handle)?;
+        let SetFilterParams { handle, filter, filter_text } = params;
+        let (capture, text) = (capture(&call, handle)?, stated(filter_text)?);
         let mut order = Order { program: program(&call, filter)?, ..capture.order().clone() };
         let permit = call.permit_open_capture(capture.place(), wanted(&order))?;
+        let instructions = order.program.len() / INSTRUCTION;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;
         let limits = &call.broker().limits;
         let replaced = capture.set_filter(permit, order.program, call.caller(), limits);
         let (before, after) = replaced.await?;
+        audit::filter(&call, handle, &capture, (text.as_deref(), instructions));
         Ok(FilterReplaced { before: time(before), after: time(after) })
     }
 
@@ -166,6 +168,14 @@ fn program(call: &Call, filter: Option<Bytes>) -> OpResult<Vec<u8>> {
     Ok(program)
 }
 
+/// The expression of a filter as the client states it.
+fn stated(text: Option<String>) -> OpResult<Option<String>> {
+    if text.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
+        return Err(OpError::value(format!("filter_text has at most {TEXT_MAX} bytes")));
+    }
+    Ok(text)
+}
+
 impl Call {
     /// The program with the restrictions of the session, which the opener does not know.
     fn restricted(&self, order: &Order, scoped: &ScopedCapture) -> OpResult<Vec<u8>> {
@@ -209,9 +219,6 @@ fn order(interfaces: Vec<String>, program: Vec<u8>, options: CaptureOptions) -> 
             return Err(OpError::value("the format pcap has one interface: use pcapng"));
         }
     };
-    if options.filter_text.as_ref().is_some_and(|text| text.len() > TEXT_MAX) {
-        return Err(OpError::value(format!("filter_text has at most {TEXT_MAX} bytes")));
-    }
     let milliseconds = match options.seconds {
         Some(limit) => {
             Some(u64::try_from(seconds("seconds", limit)?.as_millis()).unwrap_or(u64::MAX))
@@ -232,7 +239,7 @@ fn order(interfaces: Vec<String>, program: Vec<u8>, options: CaptureOptions) -> 
         bulk: options.mode == Some(CaptureMode::Bulk),
         buffer_bytes: options.buffer_bytes.unwrap_or(BUFFER_BYTES),
         format,
-        text: options.filter_text,
+        text: stated(options.filter_text)?,
         packets: options.packets,
         bytes: options.bytes,
         milliseconds,

@@ -224,6 +224,8 @@ pub trait Capture {
         handle: Handle,
         /// A program as for `capture.open`; all packets if absent.
         filter: Option<Bytes>,
+        /// The expression of the program, for the audit.
+        filter_text: Option<String>,
     ) -> RpcResult<FilterReplaced>;
 
     /// Reads a part of the stream of a capture whose descriptor was not attached. Waits until there is one.

@@ -36,7 +36,8 @@ impl Running {
             self.interfaces.iter().try_for_each(|interface| filter.check(interface))?;
         }
         let program = filter.map(|filter| Bytes::Inline(filter.program.clone()));
-        self.connection.call("capture.set_filter", json!([self.handle, program])).map(drop)
+        let text = filter.map(|filter| filter.expression.as_str());
+        self.connection.call("capture.set_filter", json!([self.handle, program, text])).map(drop)
     }
 
     /// Ends the capture. When this returns, it captures no further packet; what it has captured can still be read.

@@ -67,11 +67,10 @@ class CaptureStream:
     ) -> None:
         """`options` are those of `capture.open`; those that are `None` have their defaults."""
         compiled, program = _compiled(filter)
-        text = filter if isinstance(filter, str) and filter else None
         params: dict[str, Any] = {
             "interfaces": _names(interface),
             "filter": program,
-            "options": {name: value for name, value in {**options, "filter_text": text}.items() if value is not None},
+            "options": {name: value for name, value in {**options, "filter_text": _text(filter)}.items() if value is not None},
             "want_fd": client.wants_descriptors,
         }
         netns = client.settings.netns if netns is None else netns
@@ -132,7 +131,7 @@ class CaptureStream:
         """Replaces the filter. Returns a time in nanoseconds, after which no packet is of the earlier one."""
         compiled, program = _compiled(filter)
         self._check(compiled)
-        response = _checked(lambda: self._session.call("capture.set_filter", [self._handle, program]))
+        response = _checked(lambda: self._session.call("capture.set_filter", [self._handle, program, _text(filter)]))
         return _nanoseconds(response.value["after"])
 
     def release(self) -> None:
@@ -167,6 +166,11 @@ def _names(interface: Interfaces) -> list[str] | None:
     if not names:
         raise ValueError("no interface is named: use None for all interfaces")
     return names
+
+
+def _text(filter: str | bytes) -> str | None:
+    """The expression of a filter, for the audit."""
+    return filter if isinstance(filter, str) and filter else None
 
 
 def _compiled(filter: str | bytes) -> tuple[packet_filter.CaptureFilter | None, str | None]:

@@ -71,9 +71,10 @@ impl Capture {
         self.broker.run(operation::capture_stats(self.opened.handle)).await
     }
 
-    /// Replaces the filter. No packet of the earlier one has a later time than the second of the result.
-    pub async fn set_filter(&self, filter: &[u8]) -> Result<FilterReplaced> {
-        self.broker.run(operation::set_capture_filter(self.opened.handle, filter)).await
+    /// Replaces the filter, whose expression is for the audit. No packet of the earlier one has a later time than the second
+    /// of the result.
+    pub async fn set_filter(&self, filter: &[u8], text: Option<&str>) -> Result<FilterReplaced> {
+        self.broker.run(operation::set_capture_filter(self.opened.handle, filter, text)).await
     }
 
     /// Ends the capture after some time. The packets that it has captured can still be read, if they fit into the

@@ -62,10 +62,11 @@ impl Capture {
         self.stream.stats()
     }
 
-    /// Replaces the filter. No packet of the earlier one has a later time than the second of the result.
-    pub fn set_filter(&self, filter: &[u8]) -> Result<FilterReplaced> {
+    /// Replaces the filter, whose expression is for the audit. No packet of the earlier one has a later time than the second
+    /// of the result.
+    pub fn set_filter(&self, filter: &[u8], text: Option<&str>) -> Result<FilterReplaced> {
         let CaptureStream { broker, opened, .. } = &self.stream;
-        broker.run(operation::set_capture_filter(opened.handle, filter))
+        broker.run(operation::set_capture_filter(opened.handle, filter, text))
     }
 
     /// Ends the capture after some time. The packets that it has captured can still be read, if they fit into the

@@ -54,8 +54,9 @@ pub(crate) fn capture_stats(handle: Handle) -> impl Operation<Output = CaptureSt
 pub(crate) fn set_capture_filter(
     handle: Handle,
     filter: &[u8],
+    text: Option<&str>,
 ) -> impl Operation<Output = FilterReplaced> {
-    Call::new("capture.set_filter", (handle, program(filter)), json)
+    Call::new("capture.set_filter", (handle, program(filter), text), json)
 }
 
 pub(crate) fn stop_capture(

@@ -82,9 +82,9 @@ fn capture_iterates_over_packets_until_it_ends() {
         send(b"one");
         assert_eq!(payload(&capture.next().unwrap().unwrap()), b"one");
         // `BPF_RET`: accepts no packet.
-        capture.set_filter(&[6, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        capture.set_filter(&[6, 0, 0, 0, 0, 0, 0, 0], Some("less 0")).unwrap();
         send(b"two");
-        capture.set_filter(&[]).unwrap();
+        capture.set_filter(&[], None).unwrap();
         send(b"three");
         let stopped = capture.stop(Duration::ZERO).unwrap();
         assert_eq!((stopped.seen, stopped.captured, stopped.complete), (2, 2, Some(true)));
