@@ -70,21 +70,6 @@ pub enum Slot {
     Streams,
 }
 
-/// Every [`Slot`], in order.
-const ALL_SLOTS: [Slot; 10] = [
-    Slot::Reserved,
-    Slot::ReceiveRing,
-    Slot::SendRing,
-    Slot::Fanout,
-    Slot::Memberships,
-    Slot::ReceiveBuffer,
-    Slot::SendBuffer,
-    Slot::VsockBuffer,
-    Slot::VsockMinimum,
-    Slot::Streams,
-];
-const SLOTS: usize = ALL_SLOTS.len();
-
 /// How an option changes the memory of its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
@@ -182,30 +167,27 @@ fn wide(value: &[u8]) -> Option<u64> {
 
 /// The kernel memory of one socket and its duplicates.
 #[derive(Debug, Clone, Default)]
-pub struct KernelMemory(Arc<Mutex<[Option<Reservation>; SLOTS]>>);
+pub struct KernelMemory(Arc<Mutex<BTreeMap<Slot, Reservation>>>);
 
 impl KernelMemory {
     /// What is counted: bytes by what takes them.
     pub fn amounts(&self) -> BTreeMap<Slot, u64> {
         let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let amounts = ALL_SLOTS.into_iter().zip(slots.iter());
-        amounts.filter_map(|(slot, part)| Some((slot, part.as_ref()?.amount()))).collect()
+        slots.iter().map(|(slot, part)| (*slot, part.amount())).collect()
     }
 
     /// The bytes by which setting an option raises what is counted.
     pub fn growth(&self, Demand { slot, change }: Demand) -> u64 {
         let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = slots[slot as usize].as_ref().map_or(0, Reservation::amount);
+        let before = slots.get(&slot).map_or(0, Reservation::amount);
         change.apply(before).saturating_sub(before)
     }
 
     /// Counts for a user what was counted before a restart; no limit refuses it.
     pub fn restore(user: &Arc<User>, amounts: &BTreeMap<Slot, u64>) -> Self {
-        let mut slots: [Option<Reservation>; SLOTS] = Default::default();
-        for (slot, amount) in amounts {
-            slots[*slot as usize] = Some(user.take_back(Share::Kernel, *amount));
-        }
-        Self(Arc::new(Mutex::new(slots)))
+        let counted =
+            amounts.iter().map(|(slot, amount)| (*slot, user.take_back(Share::Kernel, *amount)));
+        Self(Arc::new(Mutex::new(counted.collect())))
     }
 
     /// Runs the system call that sets an option, within the limits of the user. A call that fails changes
@@ -218,20 +200,19 @@ impl KernelMemory {
     ) -> Result<T, E> {
         // Held over the call, so that what is counted is what the last one has set.
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let part = &mut slots[slot as usize];
-        let before = part.as_ref().map_or(0, Reservation::amount);
+        let before = slots.get(&slot).map_or(0, Reservation::amount);
         let after = change.apply(before);
-        match part {
+        match slots.get_mut(&slot) {
             Some(taken) => taken.resize(before.max(after))?,
-            None if after > 0 => *part = Some(user.take(Share::Kernel, after)?),
+            None if after > 0 => drop(slots.insert(slot, user.take(Share::Kernel, after)?)),
             None => {}
         }
         let result = set();
         let amount = if result.is_ok() { after } else { before };
-        match part {
+        match slots.get_mut(&slot) {
             // It shrinks or stays, which no limit refuses.
             Some(taken) if amount > 0 => taken.resize(amount)?,
-            Some(_) | None => *part = None,
+            Some(_) | None => drop(slots.remove(&slot)),
         }
         result
     }
@@ -350,8 +331,12 @@ mod tests {
     #[test]
     fn restored_amounts_count_beyond_the_limit_and_end_with_the_socket() {
         let user = user(1000);
-        let amounts: BTreeMap<_, _> =
-            ALL_SLOTS.into_iter().zip([200, 300, 1, 2, 3, 4, 5, 6, 7, 900]).collect();
+        let amounts = BTreeMap::from([
+            (Slot::Reserved, 200),
+            (Slot::ReceiveRing, 300),
+            (Slot::Fanout, 1),
+            (Slot::Streams, 900),
+        ]);
         let memory = KernelMemory::restore(&user, &amounts);
         assert_eq!(user.used(Share::Kernel), amounts.values().sum::<u64>());
         assert_eq!(memory.amounts(), amounts);
