@@ -17,6 +17,7 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
   --mode MODE    direct (default): native sockets; the broker does what the kernel refuses to this user
                  mediated: the broker does every operation; a descriptor serves select and sharing
                  remote: no descriptors; for a broker on another machine, and the default for ssh: and exec:
+                 channel: as remote, but connected streams have a descriptor with their data
   --broker URL   /path or unix:/path of the broker's socket, ssh://[USER@]HOST[:PORT][/PATH] of a socket on
                  another machine, or exec:COMMAND, whose standard streams lead to the broker. Default:
                  $SOCKBROKER, else this user's own broker, else /run/sockbroker/socket

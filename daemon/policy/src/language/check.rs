@@ -202,6 +202,33 @@ mod tests {
         assert_eq!(found, [""; 0]);
     }
 
+    /// Each block of rules in a document.
+    fn rules_of(document: &str) -> Vec<String> {
+        let blocks = document.split("\n```toml\n").skip(1);
+        let blocks = blocks.map(|rest| rest.split_once("```").unwrap().0);
+        let rules = blocks.filter(|block| block.contains("[[rule]]"));
+        rules.map(|rules| rules.trim_start_matches("version = 1\n").to_owned()).collect()
+    }
+
+    #[test]
+    fn rules_in_documents_have_no_warnings() {
+        let documents = [
+            include_str!("../../../../README.md"),
+            include_str!("../../../../client/python/README.md"),
+            include_str!("../../../../deploy/doc/from-tcpdump.md"),
+        ];
+        for (document, blocks) in documents.into_iter().zip([2, 1, 1]) {
+            let blocks_of_it = rules_of(document);
+            assert_eq!(blocks_of_it.len(), blocks, "{document}");
+            for block in blocks_of_it {
+                // Other users and groups do not exist here.
+                let unknown = |warning: &String| warning.contains("unknown");
+                let found: Vec<_> = warnings(&block).into_iter().filter(|w| !unknown(w)).collect();
+                assert_eq!(found, [""; 0], "{block}");
+            }
+        }
+    }
+
     #[test]
     fn operands_that_a_verb_never_has_are_warnings() {
         let found = warnings(
