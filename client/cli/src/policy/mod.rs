@@ -94,6 +94,8 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     let owner = accounts::user("sockbroker").unwrap_or(0);
     let rights = loaded.into_policy(owner).select(&subject, Vec::new());
     let reasons = reasons(&rights, &action, &positions);
+    let (snaplen, promiscuous) =
+        (action.snaplen_limit(&rights), action.refused_in_promiscuous_mode(&rights));
     let verdict = action.judge(&rights);
     let exit = if verdict.is_ok() { Exit::Done } else { Exit::Failed };
     let mut screen = Screen::new();
@@ -104,6 +106,8 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
                 "allowed": true,
                 "rule": rule.as_str(),
                 "packets": scope.lines(),
+                "snaplen": snaplen,
+                "promiscuous": promiscuous.is_none(),
             }),
             Err(denial) => json!({
                 "allowed": false,
@@ -122,6 +126,14 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
             for (number, line) in lines.enumerate() {
                 let label = if number == 0 { "lets through:" } else { "" };
                 screen.line(format_args!("{label:13} {line}"))?;
+            }
+            if let Some(snaplen) = snaplen {
+                screen.line(format_args!(
+                    "snap length:  at most {snaplen} bytes of each packet (sniff -s {snaplen})"
+                ))?;
+            }
+            if let Some(refusal) = promiscuous.filter(|_| scope.is_some()) {
+                screen.line(format_args!("promiscuous:  refused (sniff -p); {refusal}"))?;
             }
         }
         Err(denial) => {

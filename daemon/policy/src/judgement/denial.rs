@@ -1,5 +1,6 @@
 //! Denials: the request that was refused, in words ("uid 1000 may not connect to 192.0.2.1:443"), and why.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 
 /// A refusal, with the grant that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("uid {uid} may not {what}: {}{}", why(rule, grant), hint_text(*hint))]
+#[error("uid {uid} may not {what}: {}{}", why(rule, grant), hint_text(hint.as_deref()))]
 pub struct Denial {
     /// The verb that was refused.
     pub verb: Verb,
@@ -27,7 +28,7 @@ pub struct Denial {
     /// The missing grant, as fields of a rule.
     pub grant: String,
     /// What the caller can do instead.
-    pub hint: Option<&'static str>,
+    pub hint: Option<Cow<'static, str>>,
 }
 
 fn hint_text(hint: Option<&str>) -> String {

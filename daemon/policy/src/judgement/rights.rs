@@ -1,5 +1,6 @@
 //! What one subject is allowed to do: the rules about it, selected once, sorted by verb.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::judgement::denial::Denial;
@@ -218,18 +219,27 @@ impl Rights {
     }
 
     /// What the caller can do instead.
-    fn hint(&self, question: &Question<'_>) -> Option<&'static str> {
+    fn hint(&self, question: &Question<'_>) -> Option<Cow<'static, str>> {
         if question.names_text() {
             return Some(
                 "the broker does not look up a path as text: pass a descriptor of the file \
-                 instead, opened with O_PATH (for bind, of the folder, with the name)",
+                 instead, opened with O_PATH (for bind, of the folder, with the name)"
+                    .into(),
             );
         }
         if question.escapes.is_some() {
             return Some(
                 "that rule cannot bind the holder of a descriptor; unchecked = true in a rule that \
-                 allows handover passes it anyway",
+                 allows handover passes it anyway"
+                    .into(),
             );
+        }
+        if question.verb == Verb::Capture
+            && let Some((rule, snaplen)) = self.snaplen(question)
+            && question.length.is_some_and(|length| length > snaplen)
+        {
+            let rule = rule.escape_debug();
+            return Some(format!("rule \"{rule}\" allows a snap length of {snaplen} bytes").into());
         }
         let mut socket = question.socket?;
         let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&socket.protocol);
@@ -239,7 +249,18 @@ impl Rights {
         socket.ty = libc::SOCK_DGRAM;
         let question = Question { place: question.place, ..Question::about(Verb::Create, socket) };
         let instead = self.judge(&question);
-        instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted")
+        instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted".into())
+    }
+
+    /// The most bytes of each packet that a capture can request, and the rule that says so; `None` if the rules do not
+    /// limit them, or grant no capture.
+    pub fn snaplen(&self, question: &Question<'_>) -> Option<(&str, u64)> {
+        let any_length = Question { length: None, ..question.clone() };
+        let rules = self.about(Verb::Capture).into_iter().flat_map(ByVerb::granting);
+        let granting = rules.filter(|rule| rule.matches_apart_from_packets(&any_length));
+        let limits = granting.map(|rule| Some((&*rule.name, rule.fields.snaplen?)));
+        let limits: Option<Vec<_>> = limits.collect();
+        limits?.into_iter().max_by_key(|(_, snaplen)| *snaplen).filter(|_| !self.is_owner())
     }
 
     /// The rules about the verb of a question, those that refuse first, and the field that keeps each from

@@ -130,6 +130,28 @@ impl Described {
         considered
     }
 
+    /// The most bytes of each packet that a capture which is opened can request; `None` if the rules do not limit them.
+    pub fn snaplen_limit(&self, rights: &Rights) -> Option<u64> {
+        let question = Question { length: None, ..self.question() };
+        let limit =
+            rights.snaplen(&question).filter(|_| self.opens_capture && self.length.is_none());
+        limit.map(|(_, snaplen)| snaplen)
+    }
+
+    /// Whether a capture which is opened is refused in promiscuous mode.
+    pub fn refused_in_promiscuous_mode(&self, rights: &Rights) -> Option<Denial> {
+        let question = Question {
+            verb: Verb::Option,
+            option: Some(OptionClass::Packet),
+            length: None,
+            ..self.question()
+        };
+        // All interfaces are never promiscuous.
+        let asks = self.opens_capture && self.interface.is_some();
+        let refused = asks.then(|| rights.decide(&question).err()).flatten();
+        refused.map(|rule| rights.denial(&question, rule))
+    }
+
     /// Whether a rule that matches decides only about some packets of the capture that is opened.
     pub fn is_about_packets(&self, rule: &Rule) -> bool {
         self.opens_capture && rule.fields.present().any(Operand::is_of_packets)
