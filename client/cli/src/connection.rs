@@ -17,7 +17,7 @@ use crate::global::Global;
 /// The environment variable with the token of the session to use.
 const SESSION: &str = "SOCKBROKER_SESSION";
 /// The network namespace of this program.
-const CALLER: &str = "caller";
+pub(crate) const CALLER: &str = "caller";
 /// The running program, even if an upgrade has replaced its file.
 const SELF: &str = "/proc/self/exe";
 
