@@ -298,7 +298,7 @@ pub(crate) fn send(address: &str, port: u16) {
 fn unknown_interface_is_reported() {
     namespace::inside("sniff::unknown_interface_is_reported", || {
         let line = run(&["--private", "sniff", "nowhere0"]).failure(1);
-        assert!(line.contains("ENODEV") && line.contains("socket.if_nameindex"), "{line}");
+        assert!(line.contains("ENODEV") && line.contains("`sockbroker sniff -D` lists"), "{line}");
     });
 }
 
