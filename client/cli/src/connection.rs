@@ -239,7 +239,11 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         Error::Method { message } => {
             failed(format!("{what}: {message}; `sockbroker discover` lists the methods"))
         }
-        Error::Connect { attempts } => Failure::new(Exit::NoBroker, no_broker_message(attempts)),
+        Error::Connect { attempts } => {
+            let is_remote = matches!(attempts[..], [Attempt { endpoint: Endpoint::Ssh(_), .. }]);
+            Failure::new(Exit::NoBroker, no_broker_message(attempts))
+                .with_hint((!is_remote).then_some("or use --private"))
+        }
         Error::Disconnected { message } => Failure::new(
             Exit::NoBroker,
             format!("{what}: the connection to the broker ended: {message}"),
@@ -272,7 +276,7 @@ fn no_broker_message(attempts: &[Attempt]) -> String {
         "start one with `sockbrokerd` or `systemctl start sockbrokerd.socket`"
     };
     let tried: Vec<_> = attempts.iter().map(tried).collect();
-    format!("no broker answers; tried {}; {hint}, or use --private", tried.join(" and "))
+    format!("no broker answers; tried {}; {hint}", tried.join(" and "))
 }
 
 /// Returns the message without the name of its call, which the failure already has.
