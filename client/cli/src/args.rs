@@ -26,7 +26,8 @@ Environment:
 
 Exit codes:
   0   success
-  1   the call failed; ping: no reply arrived; policy check --strict: there are warnings
+  1   the call failed; ping: no reply arrived;
+      policy check --strict: there are warnings
   2   the command line is wrong; ping: another error
   69  no broker answers, or the connection to it ended
   71  a system call of this program failed
@@ -181,12 +182,14 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// Print a manual page, or write all manual pages to a folder.
+/// Show a manual page, or write all manual pages to a folder.
+///
+/// On a terminal, man(1) shows the page. Otherwise its source is printed (roff), for `man -l -`.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The subcommand. Default: the page of the program.
-    #[arg(conflicts_with = "folder")]
-    pub(crate) page: Option<String>,
+    /// The subcommand, such as `sniff` or `policy explain`, or the name of the page. Default: the page of the program.
+    #[arg(value_name = "SUBCOMMAND", conflicts_with = "folder")]
+    pub(crate) page: Vec<String>,
 
     /// Write the page of the program and the page of each subcommand to this folder.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]

@@ -27,6 +27,7 @@ mod replay;
 mod demo;
 mod exec;
 mod policy;
+mod synopsis;
 mod generate;
 
 use std::io::Write as _;
