@@ -37,8 +37,8 @@ pub(crate) struct SniffArgs {
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 
-    /// Write the packets to a file (pcapng), as the broker captures them, and print no lines. With `-`, write to standard
-    /// output.
+    /// Write the packets to a file (pcapng, whatever its name is), as the broker captures them, and print no lines. With
+    /// `-`, write to standard output.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) write: Option<PathBuf>,
 
@@ -50,8 +50,8 @@ pub(crate) struct SniffArgs {
     #[arg(short = 'C', long, value_name = "SIZE", requires = "write", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     file_size: Option<u64>,
 
-    /// Begin the next file after this many seconds. FILE contains conversions of strftime(3) that differ then, such as
-    /// %Y%m%d-%H%M%S; times are UTC.
+    /// Begin the next file after this many seconds, also without a packet. FILE should contain conversions of strftime(3),
+    /// such as %Y%m%d-%H%M%S (UTC); otherwise each file overwrites the one before.
     #[arg(short = 'G', long, value_name = "SECONDS", requires = "write", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     rotate_seconds: Option<u64>,
 

@@ -54,7 +54,16 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     interrupt::on_user_signal(move || drop(progress.send(Event::Progress)))?;
     let tally = Arc::new(Tally::default());
     let (args, counted) = (args.clone(), Arc::clone(&tally));
-    let mut recording = Recording { args, as_json: global.json, stream, tally: counted };
+    let last_period = events.clone();
+    let on_last_period: Box<dyn FnOnce() + Send> =
+        Box::new(move || drop(last_period.send(Event::LastPeriod)));
+    let mut recording = Recording {
+        args,
+        as_json: global.json,
+        stream,
+        tally: counted,
+        on_last_period: Some(on_last_period),
+    };
     // On a thread that the program does not join: a write, or opening a FIFO, can block for ever.
     let recording = thread::spawn(move || {
         let result = recording.run();
