@@ -1,7 +1,7 @@
 //! Opens the capture.
 
 use sockbroker_client::blocking::CaptureStream;
-use sockbroker_client::{CaptureRequest, Netns};
+use sockbroker_client::{CaptureRequest, Error, Netns};
 use sockbroker_pcapng::LinkType;
 use sockbroker_proto::api::capture::{CaptureInterface, CaptureOptions};
 
@@ -10,6 +10,9 @@ use super::filter::Filter;
 use super::link;
 use crate::connection::{Connection, failure};
 use crate::failure::Failure;
+
+/// What a grant of promiscuous mode contains.
+const PROMISCUOUS_GRANT: &str = "option = [\"packet\"]";
 
 /// Opens the capture. It is live when this returns.
 pub(super) fn open(
@@ -48,7 +51,7 @@ pub(crate) fn open_filtered(
     let opened = connection.broker().capture(&request).map_err(|error| {
         let failure = failure("capture.open", &error);
         // A rule can grant captures without promiscuous mode.
-        if request.options.promiscuous && failure.is_denied() {
+        if request.options.promiscuous && lacks_promiscuous_mode(&error) {
             failure.with_hint(hint)
         } else {
             failure
@@ -59,6 +62,15 @@ pub(crate) fn open_filtered(
         stream.opened().interfaces.iter().try_for_each(|interface| filter.check(interface))?;
     }
     Ok(stream)
+}
+
+/// Whether the policy grants the capture, and no promiscuous mode.
+fn lacks_promiscuous_mode(error: &Error) -> bool {
+    let grant = match error {
+        Error::Denied { grant, .. } => grant.as_deref(),
+        _ => None,
+    };
+    grant.is_some_and(|grant| grant.contains(PROMISCUOUS_GRANT))
 }
 
 /// The line for people that the capture is live.

@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 use sockbroker_pcapng::{Interface, LinkType, Packet, PcapWriter, Section, Writer};
 use sockbroker_test_support::skip::program_or_skip;
-use sockbroker_test_support::{Folder, bounded, namespace};
+use sockbroker_test_support::{Folder, Start, bounded, namespace};
 
-use crate::program::{run, run_with_input};
+use crate::program::{PROGRAM, endpoint, run, run_with_input};
 use crate::sniff::{compiler_or_skip, complete, inject, listening, pair, ping, printed};
 
 /// Captures these packets of `ping` on `lo` to a file: two requests, and two replies.
@@ -269,5 +270,48 @@ fn interfaces_are_listed() {
         assert_eq!(names.last(), Some(&"any (all interfaces)"), "{output}");
         let json = run(&["--private", "--json", "sniff", "-D"]).json();
         assert_eq!(json[0]["name"], "lo", "{json}");
+    });
+}
+
+/// Grants a capture of `lo`, without promiscuous mode.
+const WITHOUT_PROMISCUOUS_MODE: &str = r#"
+version = 1
+[[rule]]
+name = "lo"
+subject = { uids = [65534] }
+allow = ["capture"]
+family = ["AF_PACKET"]
+interface = ["lo"]
+"#;
+
+#[test]
+fn hint_about_promiscuous_mode_is_shown_if_it_alone_is_not_granted() {
+    const TEST: &str =
+        "sniff_options::hint_about_promiscuous_mode_is_shown_if_it_alone_is_not_granted";
+    namespace::inside_with_users(TEST, || {
+        pair("v0", "v1");
+        let start = Start::new(PROGRAM).shell("set -- broker \"$@\"");
+        let broker = start.policy(WITHOUT_PROMISCUOUS_MODE).start().open_to_all();
+        let folder = Folder::new();
+        let all = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), all.clone()).unwrap();
+        let program = folder.join("sockbroker");
+        std::fs::copy(PROGRAM, &program).unwrap();
+        std::fs::set_permissions(&program, all).unwrap();
+        let refused = |options: &[&str]| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+            command.args(["--broker", &endpoint(&broker), "sniff"]).args(options);
+            let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let hint = "-p captures without promiscuous mode";
+        let line = refused(&["lo"]);
+        assert!(line.contains(hint) && line.contains("option = [\"packet\"]"), "{line}");
+        for options in [&["v0"][..], &["none0"], &["--netns", "none", "lo"], &["-p", "v0"]] {
+            let line = refused(options);
+            assert!(!line.contains(hint), "{line}");
+        }
     });
 }
