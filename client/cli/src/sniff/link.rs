@@ -65,15 +65,22 @@ pub(super) fn describe(link_type: LinkType) -> String {
     }
 }
 
-/// The word for the direction of a packet in the JSON output: how it was received, or that it was sent.
-pub(super) fn word(flags: PacketFlags) -> Option<&'static str> {
-    match (flags.direction(), flags.reception()) {
-        (Direction::Outbound, _) => Some("outgoing"),
-        (_, Reception::Unicast) => Some("unicast"),
-        (_, Reception::Broadcast) => Some("broadcast"),
-        (_, Reception::Multicast) => Some("multicast"),
-        (_, Reception::Promiscuous) => Some("promiscuous"),
-        (Direction::Inbound, Reception::Unspecified) => Some("incoming"),
-        (Direction::Unknown, Reception::Unspecified) => None,
+/// The word for the direction of a packet: that of lines, of `-Q`, and of the clients.
+pub(super) fn direction(flags: PacketFlags) -> Option<&'static str> {
+    match flags.direction() {
+        Direction::Inbound => Some("in"),
+        Direction::Outbound => Some("out"),
+        Direction::Unknown => None,
+    }
+}
+
+/// The word for how a packet was received.
+pub(super) fn reception(flags: PacketFlags) -> Option<&'static str> {
+    match flags.reception() {
+        Reception::Unicast => Some("unicast"),
+        Reception::Broadcast => Some("broadcast"),
+        Reception::Multicast => Some("multicast"),
+        Reception::Promiscuous => Some("promiscuous"),
+        Reception::Unspecified => None,
     }
 }

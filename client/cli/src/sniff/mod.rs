@@ -7,6 +7,7 @@ mod link;
 mod text;
 mod dns;
 mod dhcp;
+mod transport;
 pub(crate) mod decode;
 mod details;
 pub(crate) mod filter;

@@ -1,13 +1,13 @@
 //! Prints packets as lines of text or JSON.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sockbroker_pcapng::{Block, Direction, LinkType, PacketBlock, PacketFlags};
 
 use super::args::SniffArgs;
-use super::decode;
+use super::decode::{self, Ends, View};
 use super::details;
 use super::dump::Dump;
-use super::link::{Start, word};
+use super::link::{Start, direction, reception};
 use crate::failure::Failure;
 use crate::screen::Screen;
 
@@ -57,8 +57,12 @@ impl Printer {
     pub(super) fn packet(&mut self, packet: &PacketBlock<'_>) -> Result<(), Failure> {
         let number = usize::try_from(packet.interface).unwrap_or(usize::MAX);
         let interface = self.interfaces.get(number).map_or("", String::as_str);
+        if self.style.as_json {
+            return self.screen.line(object(packet, interface));
+        }
+        let time = packet.time.map_or("-".to_owned(), time_of_day);
         let line = self.style.line(packet, interface);
-        self.screen.line(line)
+        self.screen.line(format_args!("{time} {line}"))
     }
 }
 
@@ -68,24 +72,42 @@ fn printable(name: &[u8]) -> String {
     String::from_utf8_lossy(name).chars().map(shown).collect()
 }
 
+/// The object for a packet of an interface, whose name is empty if it is not known.
+fn object(packet: &PacketBlock<'_>, interface: &str) -> Value {
+    let start = Start::of(packet.link_type, packet.data);
+    let flags = packet.flags.unwrap_or_default();
+    let mut object = Map::new();
+    let mut add = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+    let time = packet.time.map(|time| format!("{}.{:09}", time / SECOND, time % SECOND));
+    add("time", json!(time));
+    add("interface", json!(interface));
+    add("direction", json!(direction(flags)));
+    add("reception", json!(reception(flags)));
+    add("length", json!(packet.length));
+    add("captured", json!(packet.data.len()));
+    if let Some(Ends { source, destination, ports, protocol }) = ends(start) {
+        add("protocol", json!(protocol));
+        add("source", json!(source));
+        add("destination", json!(destination));
+        if let Some((source, destination)) = ports {
+            add("source_port", json!(source));
+            add("destination_port", json!(destination));
+        }
+    }
+    add("packet", json!(describe(start, packet)));
+    Value::Object(object)
+}
+
 impl Style {
     /// The lines for a packet of an interface, whose name is empty if it is not known.
     fn line(self, packet: &PacketBlock<'_>, interface: &str) -> String {
         let start = Start::of(packet.link_type, packet.data);
-        let described = describe(start, packet.length);
+        let described = describe(start, packet);
         let flags = packet.flags.unwrap_or_default();
-        if self.as_json {
-            let value = json!({
-                "time": packet.time.map(|time| format!("{}.{:09}", time / SECOND, time % SECOND)),
-                "interface": interface,
-                "direction": word(flags),
-                "length": packet.length,
-                "packet": described,
-            });
-            return value.to_string();
+        let mut place = format!("{interface}{}", arrow(flags)).trim_start().to_owned();
+        if !place.is_empty() {
+            place.push(' ');
         }
-        let time = packet.time.map_or("-".to_owned(), time_of_day);
-        let (space, arrow) = (if interface.is_empty() { "" } else { " " }, arrow(flags));
         let header = if self.link_header { details::link(start, packet.length) } else { None };
         let details = if self.verbose { details::network(start) } else { None };
         let (header, details) = (header.unwrap_or_default(), details.unwrap_or_default());
@@ -94,7 +116,7 @@ impl Style {
             dump.format(payload)
         });
         let dump = dump.unwrap_or_default();
-        format!("{time}{space}{interface}{arrow} {header}{described}{details}{dump}")
+        format!("{place}{header}{described}{details}{dump}")
     }
 }
 
@@ -106,11 +128,21 @@ fn arrow(flags: PacketFlags) -> &'static str {
     }
 }
 
-fn describe(start: Start<'_>, length: u32) -> String {
+fn describe(start: Start<'_>, packet: &PacketBlock<'_>) -> String {
+    let length = usize::try_from(packet.length).unwrap_or(usize::MAX);
+    let view = View { missing: length.saturating_sub(packet.data.len()), brief: false };
     match start {
-        Start::Ethernet(frame) => decode::ethernet(frame),
-        Start::Payload(protocol, payload) => decode::payload(protocol, payload),
+        Start::Ethernet(frame) => decode::ethernet(frame, view),
+        Start::Payload(protocol, payload) => decode::payload(protocol, payload, view),
         Start::Unknown(LinkType(number), _) => format!("link type {number} length {length}"),
+    }
+}
+
+fn ends(start: Start<'_>) -> Option<Ends> {
+    match start {
+        Start::Ethernet(frame) => decode::ethernet_ends(frame),
+        Start::Payload(protocol, payload) => decode::payload_ends(protocol, payload),
+        Start::Unknown(..) => None,
     }
 }
 
