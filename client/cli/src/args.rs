@@ -4,17 +4,19 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::dial_stdio::DialStdioArgs;
 use crate::exec::ExecArgs;
+use crate::failure::Failure;
 use crate::global::Global;
 use crate::nc::NcArgs;
 use crate::ping::PingArgs;
 use crate::policy::PolicyCommand;
 use crate::replay::ReplayArgs;
-use crate::sniff::SniffArgs;
+use crate::sniff::{SniffArgs, compatible};
 use crate::value::seconds;
 
 /// The text after the options in `--help` and in the manual page.
@@ -26,7 +28,8 @@ Environment:
 
 Exit codes:
   0   success
-  1   the call failed; ping: no reply arrived; policy check --strict: there are warnings
+  1   the call failed; ping: no reply arrived;
+      policy check --strict: there are warnings
   2   the command line is wrong; ping: another error
   69  no broker answers, or the connection to it ended
   71  a system call of this program failed
@@ -81,6 +84,18 @@ pub(crate) fn command() -> clap::Command {
         let hidden: Vec<_> = unused.map(|option| option.clone().hide(true)).collect();
         command.mut_subcommand(name, |found| found.args(hidden))
     })
+}
+
+/// The failure of a command line that cannot be parsed. Prints help and the errors that clap describes well, and ends the
+/// program.
+pub(crate) fn refused(error: &clap::Error) -> Failure {
+    let text = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let option = text(ContextKind::InvalidArg);
+    let is_sniff = text(ContextKind::Usage).contains("sockbroker sniff ");
+    if error.kind() == ErrorKind::UnknownArgument && is_sniff && option.starts_with('-') {
+        return Failure::usage(compatible::instead(&option));
+    }
+    error.exit()
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,12 +196,14 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// Print a manual page, or write all manual pages to a folder.
+/// Show a manual page, or write all manual pages to a folder.
+///
+/// On a terminal, man(1) shows the page. Otherwise its source is printed (roff), for `man -l -`.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The subcommand. Default: the page of the program.
-    #[arg(conflicts_with = "folder")]
-    pub(crate) page: Option<String>,
+    /// The subcommand, such as `sniff` or `policy explain`, or the name of the page. Default: the page of the program.
+    #[arg(value_name = "SUBCOMMAND", conflicts_with = "folder")]
+    pub(crate) page: Vec<String>,
 
     /// Write the page of the program and the page of each subcommand to this folder.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]

@@ -16,8 +16,11 @@ use crate::global::Global;
 
 /// The environment variable with the token of the session to use.
 const SESSION: &str = "SOCKBROKER_SESSION";
+/// How messages of the broker name its list of interfaces, and the command that prints it.
+const INTERFACES_BY_CALL: &str = "socket.if_nameindex lists the interfaces";
+const INTERFACES_BY_COMMAND: &str = "`sockbroker sniff -D` lists the interfaces";
 /// The network namespace of this program.
-const CALLER: &str = "caller";
+pub(crate) const CALLER: &str = "caller";
 /// The running program, even if an upgrade has replaced its file.
 const SELF: &str = "/proc/self/exe";
 
@@ -208,6 +211,7 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         Error::Os { errno, name, message, .. } => {
             let named = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
             let text = without_call_name(message);
+            let text = &text.replace(INTERFACES_BY_CALL, INTERFACES_BY_COMMAND);
             // A message that says more than the system's text has the reason.
             let unexplained = errno.filter(|number| is_text_of(*number, text));
             let hint = unexplained.and_then(|number| hint(what, number));
@@ -235,7 +239,11 @@ pub(crate) fn failure(what: &str, error: &Error) -> Failure {
         Error::Method { message } => {
             failed(format!("{what}: {message}; `sockbroker discover` lists the methods"))
         }
-        Error::Connect { attempts } => Failure::new(Exit::NoBroker, no_broker_message(attempts)),
+        Error::Connect { attempts } => {
+            let is_remote = matches!(attempts[..], [Attempt { endpoint: Endpoint::Ssh(_), .. }]);
+            Failure::new(Exit::NoBroker, no_broker_message(attempts))
+                .with_hint((!is_remote).then_some("or use --private"))
+        }
         Error::Disconnected { message } => Failure::new(
             Exit::NoBroker,
             format!("{what}: the connection to the broker ended: {message}"),
@@ -268,7 +276,7 @@ fn no_broker_message(attempts: &[Attempt]) -> String {
         "start one with `sockbrokerd` or `systemctl start sockbrokerd.socket`"
     };
     let tried: Vec<_> = attempts.iter().map(tried).collect();
-    format!("no broker answers; tried {}; {hint}, or use --private", tried.join(" and "))
+    format!("no broker answers; tried {}; {hint}", tried.join(" and "))
 }
 
 /// Returns the message without the name of its call, which the failure already has.
@@ -296,7 +304,7 @@ fn hint(what: &str, number: i32) -> Option<&'static str> {
             "the broker lacks a capability: ports below net.ipv4.ip_unprivileged_port_start (1024) need \
              CAP_NET_BIND_SERVICE; the service has it with the drop-in roles/ports.conf",
         ),
-        libc::ENODEV => Some("`sockbroker call socket.if_nameindex` lists the interfaces"),
+        libc::ENODEV => Some(INTERFACES_BY_COMMAND),
         libc::ECONNREFUSED => Some("no process listens at this address"),
         libc::EADDRINUSE => Some("another socket has this address"),
         _ => None,

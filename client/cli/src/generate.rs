@@ -1,17 +1,20 @@
 //! Shell completions and manual pages, generated from the command line.
 
 use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use clap::Arg;
 use clap::builder::{PossibleValuesParser, Resettable};
-use clap::{Arg, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::args::{self, CompletionsArgs, ManArgs};
 use crate::extcap;
 use crate::failure::{Exit, Failure};
-use crate::screen::Screen;
+use crate::screen::{Screen, report};
+use crate::synopsis;
 
 /// `sockbroker completions SHELL`.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
@@ -29,17 +32,17 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
 }
 
 /// Returns the command line to complete: without hidden subcommands, and with the method names.
-fn completion_command() -> Command {
+fn completion_command() -> clap::Command {
     let whole = args::command();
     let shown = whole.get_subcommands().filter(|found| !found.is_hide_set()).cloned();
     let added = ["help", "version"];
     let arguments = whole.get_arguments().filter(|found| !added.contains(&found.get_id().as_str()));
-    let command = Command::new("sockbroker").version(env!("CARGO_PKG_VERSION"));
+    let command = clap::Command::new("sockbroker").version(env!("CARGO_PKG_VERSION"));
     let command = command.args(arguments.cloned());
     let method = |argument: Arg| argument.value_parser(PossibleValuesParser::new(methods()));
-    let named = |command: Command| command.mut_arg("method", method);
+    let named = |command: clap::Command| command.mut_arg("method", method);
     // `mut_arg` moves an argument to the end: parameters follow the method again.
-    let called = |command: Command| named(command).mut_arg("parameters", |argument| argument);
+    let called = |command: clap::Command| named(command).mut_arg("parameters", |argument| argument);
     command.subcommands(shown).mut_subcommand("call", called).mut_subcommand("discover", named)
 }
 
@@ -55,8 +58,11 @@ pub(crate) fn man(args: &ManArgs) -> Result<Exit, Failure> {
         write_all(&pages, folder)?;
         return Ok(Exit::Done);
     }
-    let name =
-        args.page.as_ref().map_or("sockbroker".to_owned(), |page| format!("sockbroker-{page}"));
+    let words = args.page.join("-");
+    let name = match words.strip_prefix("sockbroker").unwrap_or(&words).trim_start_matches('-') {
+        "" => "sockbroker".to_owned(),
+        page => format!("sockbroker-{page}"),
+    };
     let Some((_, page)) = pages.iter().find(|(found, _)| *found == name) else {
         let names: Vec<_> =
             pages.iter().filter_map(|(name, _)| name.strip_prefix("sockbroker-")).collect();
@@ -65,8 +71,25 @@ pub(crate) fn man(args: &ManArgs) -> Result<Exit, Failure> {
             names.join(", ")
         )));
     };
-    Screen::new().bytes(page)?;
+    show(page)?;
     Ok(Exit::Done)
+}
+
+/// Shows a page with man(1) on a terminal; prints its source if there is none, or no man(1).
+fn show(page: &[u8]) -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        let pager = Command::new("man").args(["-l", "-"]).stdin(Stdio::piped()).spawn();
+        match pager {
+            Ok(mut pager) => {
+                // The user can end it before it has read everything.
+                drop(pager.stdin.take().map(|mut input| input.write_all(page)));
+                let ended = pager.wait();
+                return ended.map(drop).map_err(|error| Failure::system("cannot run man", &error));
+            }
+            Err(_missing) => report("man(1) cannot be run: this is the source of the page"),
+        }
+    }
+    Screen::new().bytes(page)
 }
 
 fn write_all(pages: &[Page], folder: &Path) -> Result<(), Failure> {
@@ -114,25 +137,34 @@ fn see_also(name: &str, names: &[String]) -> String {
 }
 
 /// Adds the page of a command and, recursively, the pages of its subcommands.
-fn add_pages(command: &Command, name: &str, pages: &mut Vec<Page>) -> Result<(), Failure> {
+fn add_pages(command: &clap::Command, name: &str, pages: &mut Vec<Page>) -> Result<(), Failure> {
     pages.push(page(command.clone(), name)?);
-    let shown = |found: &&Command| !found.is_hide_set() && found.get_name() != "help";
+    let shown = |found: &&clap::Command| !found.is_hide_set() && found.get_name() != "help";
     command.get_subcommands().filter(shown).try_for_each(|subcommand| {
         add_pages(subcommand, &format!("{name}-{}", subcommand.get_name()), pages)
     })
 }
 
-fn page(command: Command, name: &str) -> Result<Page, Failure> {
+fn page(command: clap::Command, name: &str) -> Result<Page, Failure> {
     let mut text = Vec::new();
     let more = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
     // The name of the page, in place of the command with a blank.
     let command = command.name(name.to_owned()).after_long_help(Resettable::Reset);
+    let synopsis = synopsis::section(&command);
     let manual = Man::new(command).manual("sockbroker").date("");
     manual
         .render(&mut text)
         .map_err(|error| Failure::stream("cannot write a manual page", &error))?;
+    let mut text = with_synopsis(&String::from_utf8_lossy(&text), &synopsis).into_bytes();
     text.extend(sections(&more).into_bytes());
     Ok((name.to_owned(), text))
+}
+
+/// Replaces the section SYNOPSIS of a page, which omits the values of options.
+fn with_synopsis(page: &str, synopsis: &str) -> String {
+    let Some((before, rest)) = page.split_once(".SH SYNOPSIS\n") else { return page.to_owned() };
+    let after = rest.find("\n.SH ").and_then(|end| rest.get(end + 1..)).unwrap_or_default();
+    format!("{before}{synopsis}{after}")
 }
 
 /// Formats the text after the options of `--help` as sections of the page. A line without indentation

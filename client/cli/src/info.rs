@@ -162,7 +162,10 @@ fn policy(policy: &PolicyInfo) -> String {
     let PolicyInfo { generation, files, rules } = policy;
     match files.as_slice() {
         [] => format!("built-in: only root and the user of the broker; generation {generation}"),
-        files => format!("{rules} rules from {}; generation {generation}", files.join(" ")),
+        files => {
+            let noun = if *rules == 1 { "rule" } else { "rules" };
+            format!("{rules} {noun} from {}; generation {generation}", files.join(" "))
+        }
     }
 }
 

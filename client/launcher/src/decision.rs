@@ -258,6 +258,9 @@ impl NewSocket {
             (libc::AF_INET | libc::AF_INET6, 1..) => {
                 format!(", {}", constant_name("IPPROTO_", self.protocol))
             }
+            (libc::AF_NETLINK, protocol) => {
+                format!(", {}", constant_name("NETLINK_", protocol))
+            }
             _ => String::new(),
         };
         format!("socket({family}, {kind}{protocol})")

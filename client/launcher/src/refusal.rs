@@ -104,12 +104,45 @@ type Named = (i32, &'static str);
 
 /// The name of a constant, or its number.
 pub(crate) fn constant_name(prefix: &str, number: i32) -> String {
-    let known: [(&str, &[Named]); 3] = [
-        ("AF_", &[(2, "INET"), (10, "INET6"), (17, "PACKET")]),
+    let known: [(&str, &[Named]); 4] = [
+        (
+            "AF_",
+            &[
+                (1, "UNIX"),
+                (2, "INET"),
+                (10, "INET6"),
+                (15, "KEY"),
+                (16, "NETLINK"),
+                (17, "PACKET"),
+                (21, "RDS"),
+                (29, "CAN"),
+                (30, "TIPC"),
+                (31, "BLUETOOTH"),
+                (38, "ALG"),
+                (40, "VSOCK"),
+                (42, "QIPCRTR"),
+                (44, "XDP"),
+            ],
+        ),
         ("SOCK_", &[(1, "STREAM"), (2, "DGRAM"), (3, "RAW"), (10, "PACKET")]),
         (
             "IPPROTO_",
             &[(1, "ICMP"), (2, "IGMP"), (6, "TCP"), (17, "UDP"), (58, "ICMPV6"), (255, "RAW")],
+        ),
+        (
+            "NETLINK_",
+            &[
+                (0, "ROUTE"),
+                (2, "USERSOCK"),
+                (4, "SOCK_DIAG"),
+                (5, "NFLOG"),
+                (6, "XFRM"),
+                (9, "AUDIT"),
+                (12, "NETFILTER"),
+                (15, "KOBJECT_UEVENT"),
+                (16, "GENERIC"),
+                (21, "CRYPTO"),
+            ],
         ),
     ];
     let names = known.iter().find(|(known, _)| *known == prefix).map_or(&[][..], |(_, row)| row);

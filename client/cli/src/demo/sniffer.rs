@@ -5,7 +5,7 @@ use sockbroker_proto::bytes::Bytes;
 
 use super::trace::{Trace, handle};
 use crate::failure::{Exit, Failure};
-use crate::sniff::decode;
+use crate::sniff::decode::{self, View};
 
 /// IPv4, `linux/if_ether.h`.
 const ETH_P_IP: u16 = 0x0800;
@@ -59,7 +59,7 @@ fn traffic(trace: &mut Trace) -> Result<(), Failure> {
 fn decoded(received: &Value) -> Result<String, Failure> {
     let data = received.get("data").cloned().unwrap_or_default();
     match serde_json::from_value(data) {
-        Ok(Bytes::Inline(data)) => Ok(decode::payload(ETH_P_IP, &data)),
+        Ok(Bytes::Inline(data)) => Ok(decode::payload(ETH_P_IP, &data, View::default())),
         _ => Err(Failure::protocol(
             "socket.recvfrom: cannot read the broker's answer: it has no bytes",
         )),

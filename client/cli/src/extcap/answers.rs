@@ -65,8 +65,9 @@ pub(super) fn options(args: &ExtcapArgs, interface: &Interface) -> Result<Exit, 
     }
     let mut sentences = Vec::new();
     if is_chosen {
-        let broker = option(0, "broker", "Broker", "string", "unix:PATH or ssh://HOST");
-        sentences.push(broker.with("placeholder", "ssh://lab7").with("required", true));
+        let tooltip = "unix:PATH or ssh://HOST; the default is that of sockbroker --broker";
+        let broker = option(0, "broker", "Broker", "string", tooltip);
+        sentences.push(broker.with("placeholder", "ssh://lab7"));
         let tooltip = "Reload lists the interfaces of the broker";
         let interface = option(CHOSEN_INTERFACE, RELOADABLE, "Interface", "selector", tooltip);
         sentences.push(interface.with("reload", true).with("placeholder", "Load interfaces"));

@@ -17,13 +17,21 @@ Interfaces:
   sockbroker-IFACE       IFACE of the system's broker; any for all interfaces
   sockbroker-IFACE@user  of your own broker
   sockbroker-IFACE@env   of the broker that SOCKBROKER names
-  sockbroker-IFACE@HOST  of the broker of a host with a file ~/.config/sockbroker/HOST/ssh_config
+  sockbroker-IFACE@HOST  of the broker of a host with a file
+                         ~/.config/sockbroker/HOST/ssh_config
   sockbroker             of the broker that the option --broker names
+
+Preferences of Wireshark and tshark (-o), for the options of an interface:
+  extcap.sockbroker.broker:ssh://lab7             of the interface sockbroker
+  extcap.sockbroker_eth0.promiscuous:false        of sockbroker-eth0
+  extcap.sockbroker_eth0_lab7.buffersize:65536    of sockbroker-eth0@lab7
+  `-` and `@` of an interface become `_`, and `-` of an option is left out.
 
 Files:
   /usr/lib/ARCHITECTURE/wireshark/extcap  programs for Wireshark of Debian
   /usr/lib64/wireshark/extcap             programs for Wireshark of RPM systems
-  ~/.local/lib/wireshark/extcap           programs of the user: a link to sockbroker with this name is enough
+  ~/.local/lib/wireshark/extcap           programs of the user: a link to
+                                          sockbroker with this name is enough
 
 Exit codes:
   0   success; also if Wireshark has ended the capture
@@ -35,7 +43,9 @@ Exit codes:
 Examples:
   tshark -D
   tshark -i sockbroker-eth0 -f 'udp port 67'
-  tshark -i sockbroker -o extcap.sockbroker.broker:ssh://lab7 -o extcap.sockbroker.interface:eth0
+  tshark -i sockbroker-eth1 -o extcap.sockbroker_eth1.promiscuous:false
+  tshark -i sockbroker -o extcap.sockbroker.broker:ssh://lab7 \\
+    -o extcap.sockbroker.interface:eth0
   ln -s /usr/bin/sockbroker ~/.local/lib/wireshark/extcap/sockbroker-extcap";
 
 /// Capture for Wireshark and tshark through brokers, without privileges.
@@ -71,11 +81,11 @@ pub(super) struct ExtcapArgs {
     #[arg(long, value_name = "OPTION")]
     pub(super) extcap_reload_option: Option<String>,
 
-    /// With --extcap-config: an option that the user has set; its value follows. Accepted for Wireshark's sake.
+    /// With --extcap-config: an option that the user has set; its value follows. Accepted for compatibility with Wireshark.
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     extcap_config_option_name: Vec<String>,
 
-    /// Accepted for Wireshark's sake.
+    /// Accepted for compatibility with Wireshark.
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     extcap_config_option_value: Vec<String>,
 
@@ -89,7 +99,7 @@ pub(super) struct ExtcapArgs {
 
     /// The FIFO that Wireshark reads.
     #[arg(long, value_name = "FIFO", value_hint = ValueHint::FilePath)]
-    fifo: Option<PathBuf>,
+    pub(super) fifo: Option<PathBuf>,
 
     /// The FIFO with messages of the toolbar.
     #[arg(long, value_name = "FIFO", value_hint = ValueHint::FilePath, requires = "extcap_control_out")]
@@ -99,7 +109,7 @@ pub(super) struct ExtcapArgs {
     #[arg(long, value_name = "FIFO", value_hint = ValueHint::FilePath, requires = "extcap_control_in")]
     pub(super) extcap_control_out: Option<PathBuf>,
 
-    /// Accepted for Wireshark's sake: nothing is left behind, even by SIGKILL.
+    /// Accepted for compatibility with Wireshark: nothing is left behind, even by SIGKILL.
     #[arg(long)]
     extcap_cleanup_postkill: bool,
 
@@ -127,7 +137,7 @@ pub(super) struct ExtcapArgs {
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
 
-    /// For the interface `sockbroker`: the broker to use, as for `sockbroker --broker`.
+    /// For the interface `sockbroker`: the broker to use, as for `sockbroker --broker`, with the same default.
     #[arg(long, value_name = "ENDPOINT")]
     broker: Option<String>,
 
@@ -183,14 +193,9 @@ impl ExtcapArgs {
         }
     }
 
-    /// The broker of the interface `sockbroker`.
-    pub(super) fn broker(&self) -> Result<&str, Failure> {
-        given(self.broker.as_deref()).ok_or_else(|| {
-            Failure::usage(
-                "the interface sockbroker requires the option broker: unix:PATH or ssh://HOST, such as \
-                 -o extcap.sockbroker.broker:ssh://lab7 of tshark",
-            )
-        })
+    /// The broker of the interface `sockbroker`, if it is named.
+    pub(super) fn broker(&self) -> Option<&str> {
+        given(self.broker.as_deref())
     }
 
     /// The interface of that broker.

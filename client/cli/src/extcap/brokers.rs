@@ -8,8 +8,9 @@ use sockbroker_client::{Endpoint, Origin};
 
 use super::interface::Interface;
 use super::names::ALL;
+use super::resolve::connect;
 use crate::connection::{Connection, failure};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::screen::report;
 use crate::sniff::list;
 
@@ -44,6 +45,11 @@ pub(super) fn interfaces() -> Result<Vec<Interface>, Failure> {
             }
             // Most users have no broker of their own.
             Some(Err(_)) if origin == Origin::User => {}
+            // The machine has no broker for all users.
+            Some(Err(failure))
+                if origin == Origin::System
+                    && failure.exit() == Exit::NoBroker
+                    && is_missing(&endpoint) => {}
             Some(Err(failure)) => report(&format!("no interfaces of {endpoint}: {failure}")),
             None => report(&format!(
                 "no interfaces of {endpoint}: no answer within {} seconds",
@@ -54,9 +60,14 @@ pub(super) fn interfaces() -> Result<Vec<Interface>, Failure> {
     Ok(found)
 }
 
+/// Whether the socket does not exist.
+fn is_missing(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Unix(path) if !path.exists())
+}
+
 /// Returns the names of the interfaces of a broker, and the name for all of them.
 pub(super) fn names(endpoint: &Endpoint, netns: Option<&String>) -> Result<Vec<String>, Failure> {
-    let connection = Connection::to_endpoint(endpoint)?.within(netns);
+    let connection = connect(endpoint)?.within(netns);
     names_of(&connection)
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sockbroker_client::blocking::CaptureStream;
 use sockbroker_client::{CaptureRequest, Endpoint};
@@ -18,10 +18,10 @@ use super::interface::Interface;
 use super::join::Joined;
 use super::log::Log;
 use super::names::PROMISCUOUS_HINT;
-use super::resolve::resolve;
+use super::resolve::{connect, resolve};
 use super::running::{Current, Running};
 use super::toolbar::{self, Messages, Toolbar};
-use crate::connection::{Connection, failure};
+use crate::connection::failure;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::sniff::blocks::Blocks;
@@ -41,17 +41,17 @@ enum Event {
 
 /// Captures until Wireshark ends it, or until the capture fails.
 pub(super) fn run(args: &ExtcapArgs, interface: &Interface, fifo: &Path) -> Result<Exit, Failure> {
-    let log = Arc::new(Log::open(args)?);
+    let log = Arc::new(Log::open(args).inspect_err(|_failure| release(fifo))?);
     let (events, happened) = mpsc::channel();
     // The receiver is gone when the program ends.
     let signals = events.clone();
     let _interrupt = Interrupt::with(move || drop(signals.send(Event::Signal)))?;
     let messages = args.extcap_control_in.as_deref().map(toolbar::listen);
-    let (endpoint, name) = resolve(interface, args)?;
+    let target = resolve(interface, args)
+        .map(|(endpoint, name)| Target { endpoint, request: args.request(&name) });
     let current = Current::default();
     let job = Job {
-        endpoint,
-        request: args.request(&name),
+        target,
         expression: args.expression(),
         fifo: fifo.to_owned(),
         toolbar: messages.zip(args.extcap_control_out.clone()),
@@ -71,6 +71,22 @@ pub(super) fn run(args: &ExtcapArgs, interface: &Interface, fifo: &Path) -> Resu
         Err(failure) => log.error(&failure.to_string()),
     }
     result.map(|()| Exit::Done)
+}
+
+/// How long the FIFO waits for its reader after an error.
+const READER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the FIFO and closes it, after an error that precedes the capture: Wireshark waits until a writer has gone. Waits
+/// for Wireshark, but not for ever.
+pub(super) fn release(fifo: &Path) {
+    let fifo = fifo.to_owned();
+    let (opened, is_open) = mpsc::channel();
+    thread::spawn(move || {
+        let file = File::options().write(true).open(fifo);
+        // The receiver is gone after the deadline.
+        drop(opened.send(file));
+    });
+    drop(is_open.recv_timeout(READER_TIMEOUT));
 }
 
 /// Waits for the end. A signal ends the capture, and what is captured is written if Wireshark still reads.
@@ -100,10 +116,15 @@ fn wait(happened: &Receiver<Event>, current: &Current) -> Result<(), Failure> {
     }
 }
 
-/// A capture to a FIFO.
-struct Job {
+/// What is captured.
+struct Target {
     endpoint: Endpoint,
     request: CaptureRequest,
+}
+
+/// A capture to a FIFO.
+struct Job {
+    target: Result<Target, Failure>,
     expression: Option<String>,
     fifo: PathBuf,
     toolbar: Option<(Messages, PathBuf)>,
@@ -117,20 +138,22 @@ impl Job {
         let cannot_write =
             |error: &io::Error| Failure::stream(&self.fifo.display().to_string(), error);
         // Waits for the reader of the FIFO. It is open before anything can fail: tshark waits until its writer has gone.
-        let fifo = File::options().write(true).open(&self.fifo).map_err(|e| cannot_write(&e))?;
+        let fifo = File::options().write(true).open(&self.fifo);
+        let Target { endpoint, request } = self.target?;
+        let fifo = fifo.map_err(|error| cannot_write(&error))?;
         let filter = self.expression.map(Filter::compile).transpose()?;
-        let connection = Arc::new(Connection::to_endpoint(&self.endpoint)?);
+        let connection = Arc::new(connect(&endpoint)?);
         let hint = PROMISCUOUS_HINT;
-        let stream = open_filtered(&connection, self.request.clone(), filter.as_ref(), hint)?;
+        let stream = open_filtered(&connection, request.clone(), filter.as_ref(), hint)?;
         self.current.replace(Running::new(&connection, &stream));
-        self.log.message(&format!("the capture of {} is live", self.endpoint));
+        self.log.message(&format!("the capture of {endpoint} is live"));
         let (captures, next) = mpsc::channel();
         if let Some((messages, path)) = self.toolbar {
             let toolbar = Toolbar {
                 connection,
                 current: self.current,
                 captures,
-                request: self.request,
+                request,
                 filter,
                 log: self.log,
             };

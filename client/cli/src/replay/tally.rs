@@ -10,6 +10,9 @@ use crate::screen::{Screen, report};
 /// How many packets that failed are reported by number.
 const REPORTED_MAX: usize = 16;
 
+/// The end of the broker's reason for a packet that the file has only in part.
+const TRUNCATED: &str = "truncated packets are not sent";
+
 /// Counts of all calls.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -58,7 +61,8 @@ impl Tally {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     fn summary(&self) -> String {
         let Self { packets, bytes, failed, seconds, .. } = self;
-        let counts = format!("{packets} packets sent, {bytes} bytes, {failed} failed");
+        let noun = if *packets == 1 { "packet" } else { "packets" };
+        let counts = format!("{packets} {noun} sent, {bytes} bytes, {failed} failed");
         if *seconds <= 0.0 {
             return counts;
         }
@@ -71,7 +75,12 @@ fn line(failure: &ReplayFailure) -> String {
     let named = failure.error.errno.and_then(errno::name);
     let named = named.map(|name| format!("{name}: ")).unwrap_or_default();
     // The text of an error of the kernel begins with the name of its call.
-    format!("packet {}: {named}{}", failure.packet, failure.reason)
+    let way = if failure.reason.ends_with(TRUNCATED) {
+        "; --truncated sends them as they are"
+    } else {
+        ""
+    };
+    format!("packet {}: {named}{}{way}", failure.packet, failure.reason)
 }
 
 #[cfg(test)]

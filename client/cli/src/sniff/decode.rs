@@ -1,196 +1,198 @@
 //! Describes a packet on one line, as far as its headers can be decoded.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
-    ArpPacketSlice, EtherType, Icmpv4Slice, Icmpv6Slice, LaxNetSlice, LaxSlicedPacket, LinkSlice,
-    TcpSlice, TransportSlice, UdpSlice,
+    ArpPacketSlice, EtherType, IpFragOffset, Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxNetSlice,
+    LaxSlicedPacket, LinkSlice,
 };
 
 use super::text::mac;
-use super::{dhcp, dns};
+use super::transport;
+
+/// IPv4, ARP and IPv6, `linux/if_ether.h`.
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const IPV6: u16 = 0x86DD;
+
+/// How a packet is described.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct View {
+    /// Bytes of the packet that were not captured.
+    pub(crate) missing: usize,
+    /// Whether flags, numbers and messages are left out.
+    pub(crate) brief: bool,
+}
+
+/// The two ends of an IP packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// The ports of TCP and UDP, source first; `None` in a fragment behind the first one.
+    pub(super) ports: Option<(u16, u16)>,
+    /// The name of the protocol, such as `TCP`, or its number.
+    pub(super) protocol: String,
+}
 
 /// Describes a packet that begins with an Ethernet header.
-pub(crate) fn ethernet(data: &[u8]) -> String {
+pub(crate) fn ethernet(data: &[u8], view: View) -> String {
     match LaxSlicedPacket::from_ethernet(data) {
-        Ok(packet) => describe(&packet),
+        Ok(packet) => describe(&packet, view),
         Err(_short) => format!("{} bytes, too short for an Ethernet header", data.len()),
     }
 }
 
 /// Describes a packet without its link-layer header. `protocol` is the `EtherType` of that header.
-pub(crate) fn payload(protocol: u16, data: &[u8]) -> String {
-    describe(&LaxSlicedPacket::from_ether_type(EtherType(protocol), data))
+pub(crate) fn payload(protocol: u16, data: &[u8], view: View) -> String {
+    describe(&LaxSlicedPacket::from_ether_type(EtherType(protocol), data), view)
 }
 
-fn describe(packet: &LaxSlicedPacket<'_>) -> String {
+/// The ends of a packet that begins with an Ethernet header; `None` if it is not IP.
+pub(super) fn ethernet_ends(data: &[u8]) -> Option<Ends> {
+    LaxSlicedPacket::from_ethernet(data).ok()?.net.as_ref().and_then(Ends::of)
+}
+
+/// Like [`ethernet_ends`], without a link-layer header.
+pub(super) fn payload_ends(protocol: u16, data: &[u8]) -> Option<Ends> {
+    LaxSlicedPacket::from_ether_type(EtherType(protocol), data).net.as_ref().and_then(Ends::of)
+}
+
+fn describe(packet: &LaxSlicedPacket<'_>, view: View) -> String {
     let tags: Vec<_> =
         packet.vlan_ids().iter().map(|vlan| format!("vlan {} ", vlan.value())).collect();
     tags.concat()
         + &match &packet.net {
-            Some(net) => network(net, packet.transport.as_ref()),
-            None => link(packet),
+            Some(net) => network(net, view),
+            None => link(packet, view),
         }
 }
 
-/// A packet that is neither IP nor ARP.
-fn link(packet: &LaxSlicedPacket<'_>) -> String {
+/// A packet that is neither IP nor ARP, or that does not have their whole header.
+fn link(packet: &LaxSlicedPacket<'_>, view: View) -> String {
     let protocol = packet.ether_payload().map_or(0, |payload| payload.ether_type.0);
-    let length = packet.ether_payload().map_or(0, |payload| payload.payload.len());
+    let captured = packet.ether_payload().map_or(0, |payload| payload.payload.len());
+    let length = captured.saturating_add(view.missing);
+    let what = match protocol {
+        IPV4 if view.missing > 0 => "IPv4 cut off".to_owned(),
+        IPV6 if view.missing > 0 => "IPv6 cut off".to_owned(),
+        ARP if view.missing > 0 => "ARP cut off".to_owned(),
+        other => format!("ethertype 0x{other:04x}"),
+    };
     match &packet.link {
         Some(LinkSlice::Ethernet2(header)) => {
             let (from, to) = (mac(&header.source()), mac(&header.destination()));
-            format!("{from} > {to} ethertype 0x{protocol:04x} length {length}")
+            format!("{from} > {to} {what} length {length}")
         }
-        _ => format!("ethertype 0x{protocol:04x} length {length}"),
+        _ => format!("{what} length {length}"),
     }
 }
 
-fn network(net: &LaxNetSlice<'_>, transport: Option<&TransportSlice<'_>>) -> String {
-    let (from, to, is_v6) = match net {
-        LaxNetSlice::Ipv4(ip) => (
-            ip.header().source_addr().to_string(),
-            ip.header().destination_addr().to_string(),
-            false,
-        ),
-        LaxNetSlice::Ipv6(ip) => (
-            ip.header().source_addr().to_string(),
-            ip.header().destination_addr().to_string(),
-            true,
-        ),
-        LaxNetSlice::Arp(packet) => return arp(packet),
-    };
-    let with_port = |host: &str, port: u16| {
-        if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-    };
-    let ends = match transport {
-        Some(TransportSlice::Tcp(tcp)) => {
-            (with_port(&from, tcp.source_port()), with_port(&to, tcp.destination_port()))
-        }
-        Some(TransportSlice::Udp(udp)) => {
-            (with_port(&from, udp.source_port()), with_port(&to, udp.destination_port()))
-        }
-        _ => (from, to),
-    };
-    // The length includes bytes beyond the snapshot length.
-    let length = payload_length(net);
-    let what = match transport {
-        Some(TransportSlice::Tcp(segment)) => tcp(segment, length),
-        Some(TransportSlice::Udp(datagram)) => udp(datagram),
-        Some(TransportSlice::Icmpv4(message)) => icmpv4(message),
-        Some(TransportSlice::Icmpv6(message)) => icmpv6(message),
-        Some(TransportSlice::Igmp(_)) => "IGMP".to_owned(),
-        None => other_protocol(net, length),
-    };
-    format!("{} > {} {what}", ends.0, ends.1)
+/// What a packet is of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    First,
+    Later,
 }
 
-/// Returns the bytes after the IP headers, by the lengths in these headers.
-fn payload_length(net: &LaxNetSlice<'_>) -> usize {
-    match net {
-        LaxNetSlice::Ipv4(ip) => {
-            let header = ip.header();
-            usize::from(header.total_len()).saturating_sub(header.slice().len())
+impl Part {
+    fn of(net: &LaxNetSlice<'_>) -> Self {
+        let (is_fragment, offset) = match net {
+            LaxNetSlice::Ipv4(ip) => {
+                let header = ip.header();
+                (header.is_fragmenting_payload(), header.fragments_offset().value())
+            }
+            LaxNetSlice::Ipv6(ip) => {
+                let fragment =
+                    ip.extensions().clone().into_iter().find_map(|header| match header {
+                        Ipv6ExtensionSlice::Fragment(fragment) => Some(fragment.fragment_offset()),
+                        _ => None,
+                    });
+                (ip.is_payload_fragmented(), fragment.map_or(0, IpFragOffset::value))
+            }
+            LaxNetSlice::Arp(_) => (false, 0),
+        };
+        match (is_fragment, offset) {
+            (false, _) => Self::Whole,
+            (true, 0) => Self::First,
+            (true, _) => Self::Later,
         }
+    }
+}
+
+impl Ends {
+    fn of(net: &LaxNetSlice<'_>) -> Option<Self> {
+        let (source, destination): (IpAddr, IpAddr) = match net {
+            LaxNetSlice::Ipv4(ip) => {
+                (ip.header().source_addr().into(), ip.header().destination_addr().into())
+            }
+            LaxNetSlice::Ipv6(ip) => {
+                (ip.header().source_addr().into(), ip.header().destination_addr().into())
+            }
+            LaxNetSlice::Arp(_) => return None,
+        };
+        let payload = net.ip_payload_ref()?;
+        let number = payload.ip_number;
+        let first = (Part::of(net) != Part::Later).then_some(payload.payload);
+        let ports = first.and_then(|bytes| transport::ports(number, bytes));
+        let named = number.keyword_str().map(str::to_owned);
+        let protocol = named.unwrap_or_else(|| format!("IP protocol {}", number.0));
+        Some(Self { source, destination, ports, protocol })
+    }
+
+    /// Both ends as text, with their ports.
+    fn text(&self) -> (String, String) {
+        let end = |host: IpAddr, port: Option<u16>| match (host, port) {
+            (host, None) => host.to_string(),
+            (IpAddr::V4(host), Some(port)) => format!("{host}:{port}"),
+            (IpAddr::V6(host), Some(port)) => format!("[{host}]:{port}"),
+        };
+        let (source, destination) = self.ports.unzip();
+        (end(self.source, source), end(self.destination, destination))
+    }
+}
+
+fn network(net: &LaxNetSlice<'_>, view: View) -> String {
+    if let LaxNetSlice::Arp(packet) = net {
+        return arp(packet);
+    }
+    let (Some(ends), Some(payload)) = (Ends::of(net), net.ip_payload_ref()) else {
+        return String::new();
+    };
+    let (from, to) = ends.text();
+    let length = payload_length(net, payload, view);
+    let LaxIpPayloadSlice { ip_number, payload, .. } = payload;
+    let protocol = &ends.protocol;
+    let what = match Part::of(net) {
+        Part::Whole => transport::describe(*ip_number, payload, length, view.brief),
+        Part::First => {
+            let what = transport::describe(*ip_number, payload, length, view.brief);
+            what.map(|what| format!("{what} (first fragment)"))
+        }
+        Part::Later => Some(format!("{protocol} fragment length {length}")),
+    };
+    let what = what.unwrap_or_else(|| {
+        let note = if payload.len() < length { " cut off" } else { "" };
+        format!("{protocol}{note} length {length}")
+    });
+    format!("{from} > {to} {what}")
+}
+
+/// Returns the bytes after the IP headers, by the lengths in these headers: they include bytes that were not captured. A
+/// header of a packet that the interface divides later can have no length.
+fn payload_length(net: &LaxNetSlice<'_>, payload: &LaxIpPayloadSlice<'_>, view: View) -> usize {
+    let (all, headers) = match net {
+        LaxNetSlice::Ipv4(ip) => (usize::from(ip.header().total_len()), ip.header().slice().len()),
         LaxNetSlice::Ipv6(ip) => {
-            let extensions = ip.extensions().slice().len();
-            usize::from(ip.header().payload_length()).saturating_sub(extensions)
+            (usize::from(ip.header().payload_length()), ip.extensions().slice().len())
         }
-        LaxNetSlice::Arp(_) => 0,
+        LaxNetSlice::Arp(_) => (0, 0),
+    };
+    if all == 0 {
+        return payload.payload.len().saturating_add(view.missing);
     }
-}
-
-/// Describes an IP payload that is a fragment, is truncated, or has a protocol without a decoder.
-fn other_protocol(net: &LaxNetSlice<'_>, length: usize) -> String {
-    let Some(payload) = net.ip_payload_ref() else { return String::new() };
-    let name = payload
-        .ip_number
-        .keyword_str()
-        .map_or_else(|| format!("IP protocol {}", payload.ip_number.0), str::to_owned);
-    let note = if payload.fragmented {
-        " fragment"
-    } else if payload.incomplete {
-        " cut off"
-    } else {
-        ""
-    };
-    format!("{name}{note} length {length}")
-}
-
-fn tcp(segment: &TcpSlice<'_>, length: usize) -> String {
-    let flags = [
-        (segment.syn(), 'S'),
-        (segment.fin(), 'F'),
-        (segment.rst(), 'R'),
-        (segment.psh(), 'P'),
-        (segment.urg(), 'U'),
-        (segment.ack(), '.'),
-    ];
-    let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
-    let length = length.saturating_sub(segment.header_slice().len());
-    let ack = segment.ack().then(|| format!(" ack {}", segment.acknowledgment_number()));
-    let (sequence, window) = (segment.sequence_number(), segment.window_size());
-    let message = over_tcp(segment).map(|message| format!(" {message}"));
-    let (ack, message) = (ack.unwrap_or_default(), message.unwrap_or_default());
-    format!("TCP [{flags}] seq {sequence}{ack} win {window} length {length}{message}")
-}
-
-/// A message of DNS that is a whole segment, behind its length.
-fn over_tcp(segment: &TcpSlice<'_>) -> Option<String> {
-    let (length, message) = segment.payload().split_first_chunk::<2>()?;
-    let is_dns = dns::uses(segment.source_port(), segment.destination_port())
-        && usize::from(u16::from_be_bytes(*length)) == message.len();
-    is_dns.then(|| dns::describe(message)).flatten()
-}
-
-fn udp(datagram: &UdpSlice<'_>) -> String {
-    let (source, destination) = (datagram.source_port(), datagram.destination_port());
-    let message = if dns::uses(source, destination) {
-        dns::describe(datagram.payload())
-    } else if dhcp::uses(source, destination) {
-        dhcp::describe(datagram.payload())
-    } else {
-        None
-    };
-    let message = message.unwrap_or_else(|| "UDP".to_owned());
-    format!("{message} length {}", datagram.length().saturating_sub(8))
-}
-
-fn icmpv4(message: &Icmpv4Slice<'_>) -> String {
-    let (kind, code) = (message.type_u8(), message.code_u8());
-    let name = match kind {
-        0 => return echo("ICMP echo reply", message.bytes5to8(), message.payload().len()),
-        8 => return echo("ICMP echo request", message.bytes5to8(), message.payload().len()),
-        3 => "destination unreachable",
-        5 => "redirect",
-        11 => "time exceeded",
-        _ => "type",
-    };
-    format!("ICMP {name} {kind}/{code}")
-}
-
-fn icmpv6(message: &Icmpv6Slice<'_>) -> String {
-    let (kind, code) = (message.type_u8(), message.code_u8());
-    let name = match kind {
-        128 => return echo("ICMPv6 echo request", message.bytes5to8(), message.payload().len()),
-        129 => return echo("ICMPv6 echo reply", message.bytes5to8(), message.payload().len()),
-        1 => "destination unreachable",
-        2 => "packet too big",
-        3 => "time exceeded",
-        133 => "router solicitation",
-        134 => "router advertisement",
-        135 => "neighbour solicitation",
-        136 => "neighbour advertisement",
-        143 => "multicast listener report",
-        _ => "type",
-    };
-    format!("ICMPv6 {name} {kind}/{code}")
-}
-
-fn echo(name: &str, [id_high, id_low, seq_high, seq_low]: [u8; 4], length: usize) -> String {
-    let id = u16::from_be_bytes([id_high, id_low]);
-    let sequence = u16::from_be_bytes([seq_high, seq_low]);
-    format!("{name} id {id} seq {sequence} length {length}")
+    all.saturating_sub(headers)
 }
 
 fn arp(packet: &ArpPacketSlice<'_>) -> String {
@@ -216,6 +218,7 @@ mod tests {
 
     use super::*;
 
+    const WHOLE: View = View { missing: 0, brief: false };
     const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
 
     #[test]
@@ -227,13 +230,13 @@ mod tests {
         let mut packet = Vec::new();
         builder.write(&mut packet, b"").unwrap();
         let line = "127.0.0.1:40000 > 127.0.0.2:80 TCP [S] seq 1000 win 64240 length 0";
-        assert_eq!(ethernet(&packet), line);
+        assert_eq!(ethernet(&packet, WHOLE), line);
         let loopback = Ipv6Addr::LOCALHOST.octets();
         let builder = PacketBuilder::ipv6(loopback, loopback, 64).tcp(1, 2, 7, 8).ack(9).psh();
         let mut packet = Vec::new();
         builder.write(&mut packet, b"hello").unwrap();
         let line = "[::1]:1 > [::1]:2 TCP [P.] seq 7 ack 9 win 8 length 5";
-        assert_eq!(payload(0x86DD, &packet), line);
+        assert_eq!(payload(0x86DD, &packet, WHOLE), line);
     }
 
     #[test]
@@ -241,10 +244,13 @@ mod tests {
         let ip = || PacketBuilder::ethernet2(MACS.0, MACS.1).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         let mut packet = Vec::new();
         ip().udp(53, 1024).write(&mut packet, b"abc").unwrap();
-        assert_eq!(ethernet(&packet), "10.0.0.1:53 > 10.0.0.2:1024 UDP length 3");
+        assert_eq!(ethernet(&packet, WHOLE), "10.0.0.1:53 > 10.0.0.2:1024 UDP length 3");
         let mut packet = Vec::new();
         ip().icmpv4_echo_request(7, 1).write(&mut packet, &[0; 56]).unwrap();
-        assert_eq!(ethernet(&packet), "10.0.0.1 > 10.0.0.2 ICMP echo request id 7 seq 1 length 56");
+        assert_eq!(
+            ethernet(&packet, WHOLE),
+            "10.0.0.1 > 10.0.0.2 ICMP echo request id 7 seq 1 length 64"
+        );
     }
 
     #[test]
@@ -254,7 +260,7 @@ mod tests {
         let udp = |source, destination, data: &[u8]| {
             let mut packet = Vec::new();
             ip().udp(source, destination).write(&mut packet, data).unwrap();
-            payload(0x0800, &packet)
+            payload(0x0800, &packet, WHOLE)
         };
         let line = "10.0.0.1:4000 > 10.0.0.2:53 DNS 7+ AAAA? x. length 19";
         assert_eq!(udp(4000, 53, query), line);
@@ -267,7 +273,7 @@ mod tests {
         let tcp = |data: &[u8]| {
             let mut packet = Vec::new();
             ip().tcp(4000, 53, 1, 9).psh().write(&mut packet, data).unwrap();
-            payload(0x0800, &packet)
+            payload(0x0800, &packet, WHOLE)
         };
         let segment = [&[0, 19][..], query].concat();
         let line = "10.0.0.1:4000 > 10.0.0.2:53 TCP [P] seq 1 win 9 length 21 DNS 7+ AAAA? x.";
@@ -281,12 +287,83 @@ mod tests {
         let ip = PacketBuilder::ethernet2(MACS.0, MACS.1).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         let mut packet = Vec::new();
         ip.tcp(1, 2, 3, 4).write(&mut packet, &[0; 1000]).unwrap();
-        // The payload is cut, then the TCP header, then the IP header, then the Ethernet header.
-        let lines = [100, 40, 20, 10].map(|length| ethernet(&packet[..length]));
+        // The payload is cut, then the TCP header, its ports, the IP header, and the Ethernet header.
+        let cut = |length: usize| {
+            let view = View { missing: packet.len() - length, brief: false };
+            ethernet(&packet[..length], view)
+        };
+        let lines = [100, 40, 36, 20, 10].map(cut);
         assert_eq!(lines[0], "10.0.0.1:1 > 10.0.0.2:2 TCP [] seq 3 win 4 length 1000");
-        assert_eq!(lines[1], "10.0.0.1 > 10.0.0.2 TCP cut off length 1020");
-        assert!(lines[2].contains("ethertype 0x0800"), "{}", lines[2]);
-        assert!(lines[3].contains("too short"), "{}", lines[3]);
+        assert_eq!(lines[1], "10.0.0.1:1 > 10.0.0.2:2 TCP cut off length 1020");
+        assert_eq!(lines[2], "10.0.0.1 > 10.0.0.2 TCP cut off length 1020");
+        assert!(lines[3].ends_with("00:02 IPv4 cut off length 1040"), "{}", lines[3]);
+        assert!(lines[4].contains("too short"), "{}", lines[4]);
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_wire() {
+        let ip = || PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let cut = |packet: &[u8], length: usize| {
+            let view = View { missing: packet.len() - length, brief: false };
+            payload(0x0800, &packet[..length], view)
+        };
+        let mut ping = Vec::new();
+        ip().icmpv4_echo_request(7, 1).write(&mut ping, &[0; 56]).unwrap();
+        assert_eq!(cut(&ping, 82), cut(&ping, 84));
+        assert!(cut(&ping, 26).ends_with("ICMP echo request cut off length 64"));
+        assert!(cut(&ping, 21).ends_with("ICMP cut off length 64"));
+        let mut syn = Vec::new();
+        let options = [TcpOptionElement::MaximumSegmentSize(1460), TcpOptionElement::Noop];
+        let builder = ip().tcp(1000, 80, 1, 2).syn().options(&options).unwrap();
+        builder.write(&mut syn, b"").unwrap();
+        // Its options are cut.
+        assert_eq!(cut(&syn, 42), "10.0.0.1:1000 > 10.0.0.2:80 TCP [S] seq 1 win 2 length 0");
+        // An interface that divides segments itself gets them without a length.
+        let mut large = Vec::new();
+        ip().tcp(1, 2, 3, 4).write(&mut large, &[0; 100]).unwrap();
+        large[2..4].fill(0);
+        assert!(cut(&large, 60).ends_with("TCP [] seq 3 win 4 length 100"), "{}", cut(&large, 60));
+    }
+
+    #[test]
+    fn first_fragment_has_ports() {
+        let mut packet = Vec::new();
+        let ip = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        ip.udp(1000, 2000).write(&mut packet, &[0; 1472]).unwrap();
+        // More fragments follow; the datagram has 3000 bytes.
+        packet[6..8].copy_from_slice(&[0x20, 0]);
+        packet[24..26].copy_from_slice(&3008u16.to_be_bytes());
+        let line = "10.0.0.1:1000 > 10.0.0.2:2000 UDP length 3000 (first fragment)";
+        assert_eq!(payload(0x0800, &packet, WHOLE), line);
+        packet[6..8].copy_from_slice(&[0x20, 185]);
+        let line = "10.0.0.1 > 10.0.0.2 UDP fragment length 1480";
+        assert_eq!(payload(0x0800, &packet, WHOLE), line);
+        // An extension header of IPv6: the protocol, the offset with the bit for more, and a number.
+        let mut packet = Vec::new();
+        let ip = PacketBuilder::ipv6([0; 16], [1; 16], 64);
+        ip.udp(1000, 2000).write(&mut packet, &[0; 8]).unwrap();
+        packet[5] += 8;
+        packet[6] = 44;
+        for (offset, end) in
+            [(1, ":2000 UDP length 8 (first fragment)"), (9, " UDP fragment length 16")]
+        {
+            let mut fragment = packet.clone();
+            fragment.splice(40..40, [17, 0, 0, offset, 0, 0, 0, 7]);
+            let line = payload(0x86DD, &fragment, WHOLE);
+            assert!(line.ends_with(end), "{line}");
+        }
+    }
+
+    #[test]
+    fn brief_lines_have_lengths_only() {
+        let view = View { missing: 0, brief: true };
+        let ip = || PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let mut packet = Vec::new();
+        ip().tcp(1, 2, 3, 4).write(&mut packet, b"abc").unwrap();
+        assert_eq!(payload(0x0800, &packet, view), "10.0.0.1:1 > 10.0.0.2:2 TCP length 3");
+        let mut packet = Vec::new();
+        ip().udp(1, 53).write(&mut packet, &[0; 12]).unwrap();
+        assert_eq!(payload(0x0800, &packet, view), "10.0.0.1:1 > 10.0.0.2:53 UDP length 12");
     }
 
     #[test]
@@ -305,8 +382,8 @@ mod tests {
                 if let Some(first) = bytes.first_mut() {
                     *first = if protocol == 0x86DD { 0x60 } else { 0x45 };
                 }
-                assert!(!payload(protocol, &bytes).contains('\n'));
-                assert!(!ethernet(&bytes).contains('\n'));
+                assert!(!payload(protocol, &bytes, WHOLE).contains('\n'));
+                assert!(!ethernet(&bytes, WHOLE).contains('\n'));
             }
         }
     }

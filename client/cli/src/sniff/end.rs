@@ -26,6 +26,8 @@ pub(super) enum Event {
     Signal,
     /// A signal to print numbers.
     Progress,
+    /// The time of the last file has passed.
+    LastPeriod,
     /// The broker has counted.
     Counted(Option<CaptureStats>),
     /// The broker has counted when the first signal arrived.
@@ -78,6 +80,7 @@ impl Running {
                     }
                     self.stop_once(&mut is_stopping);
                 }
+                Some(Event::LastPeriod) => self.stop_once(&mut is_stopping),
                 Some(Event::Recorded(recording, result)) => {
                     recorded = Some((recording, result));
                     self.stop_once(&mut is_stopping);
@@ -132,7 +135,7 @@ impl Running {
             match happened.recv_timeout(rest).ok()? {
                 Event::Counted(stats) | Event::CountedAtSignal(stats) => return stats,
                 Event::Stopped(result) => return result.ok(),
-                Event::Signal | Event::Progress | Event::Recorded(..) => {}
+                Event::Signal | Event::Progress | Event::LastPeriod | Event::Recorded(..) => {}
             }
         }
     }

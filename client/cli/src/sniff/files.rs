@@ -4,11 +4,14 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sockbroker_pcapng::Block;
 
 use super::args::SniffArgs;
 use super::rotation::Rotation;
 use crate::failure::Failure;
+use crate::screen::report;
 
 /// The unit of `-C`.
 const MEGABYTE: u64 = 1_000_000;
@@ -28,6 +31,8 @@ pub(super) struct OutputFile {
     since: Instant,
     /// The blocks that describe the section and its interfaces.
     header: Vec<u8>,
+    /// Why the next file could not be begun when its time came.
+    failure: Option<Failure>,
 }
 
 impl OutputFile {
@@ -35,6 +40,9 @@ impl OutputFile {
     pub(super) fn create(path: &Path, args: &SniffArgs) -> Result<Self, Failure> {
         let rotation = args.rotation()?;
         let first = rotation.path(path, 0, now());
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("pcap")) {
+            report(&format!("writing pcapng to {}", path.display()));
+        }
         let (file, name) = create(&first)?;
         Ok(Self {
             path: path.to_owned(),
@@ -46,6 +54,7 @@ impl OutputFile {
             periods: 1,
             since: Instant::now(),
             header: Vec::new(),
+            failure: None,
         })
     }
 
@@ -74,6 +83,15 @@ impl OutputFile {
         })
     }
 
+    /// Writes a block.
+    pub(super) fn write_block(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), Failure> {
+        match kind {
+            Kind::Section => self.begin_section(bytes),
+            Kind::Interface => self.describe(bytes),
+            Kind::Packet | Kind::Other => self.write(bytes),
+        }
+    }
+
     /// Begins a section: its interfaces are not those of the last one.
     pub(super) fn begin_section(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.header.clear();
@@ -81,13 +99,32 @@ impl OutputFile {
     }
 
     /// Writes a block that further files need too.
-    pub(super) fn describe(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn describe(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.header.extend_from_slice(bytes);
         self.write(bytes)
     }
 
+    /// How long until the next file begins because of the time; `None` if it does not.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        self.rotation.time.map(|time| time.saturating_sub(self.since.elapsed()))
+    }
+
+    /// Like [`OutputFile::advance`], without a packet. The next call of `advance` or `finish` returns the failure.
+    pub(super) fn advance_by_time(&mut self) -> bool {
+        self.advance().unwrap_or_else(|failure| {
+            self.failure = Some(failure);
+            false
+        })
+    }
+
+    /// Returns the failure of `advance_by_time`.
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
     /// Begins the next file if it is time for it, before a packet. `false` if there must not be a further file.
     pub(super) fn advance(&mut self) -> Result<bool, Failure> {
+        self.finish()?;
         let Rotation { bytes, time, files } = self.rotation;
         if time.is_some_and(|time| self.since.elapsed() >= time) {
             if bytes.is_none() && files.is_some_and(|files| self.periods >= files) {
@@ -129,4 +166,24 @@ fn create(path: &Path) -> Result<(File, String), Failure> {
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What a block is, as far as files differ by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Section,
+    Interface,
+    Packet,
+    Other,
+}
+
+impl Kind {
+    pub(super) fn of(block: &Block<'_>) -> Self {
+        match block {
+            Block::Section(_) => Self::Section,
+            Block::Interface(_) => Self::Interface,
+            Block::Packet(_) => Self::Packet,
+            Block::Statistics(_) | Block::Other { .. } => Self::Other,
+        }
+    }
 }

@@ -2,21 +2,28 @@
 
 mod dump;
 mod rotation;
+mod stamp;
+pub(crate) mod compatible;
+mod expression;
 pub(crate) mod args;
 mod link;
 mod text;
 mod dns;
 mod dhcp;
+mod transport;
 pub(crate) mod decode;
 mod details;
 pub(crate) mod filter;
+mod listing;
 pub(crate) mod open;
 pub(crate) mod blocks;
 mod show;
 mod files;
 mod record;
+mod copy;
 mod read;
 pub(crate) mod list;
+mod link_types;
 mod counts;
 pub(crate) mod end;
 
@@ -39,10 +46,16 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     if let Some(path) = &args.read {
         return read::run(global, args, path);
     }
+    if args.program > 0 {
+        return listing::run(args);
+    }
     if args.list_interfaces {
         return list::run(global, args);
     }
     args.rotation()?;
+    if args.list_link_types {
+        return link_types::run(global, args);
+    }
     let filter = args.expression()?.map(Filter::compile).transpose()?;
     let connection = Arc::new(Connection::open_shared(global)?);
     let stream = open::open(&connection, args, filter.as_ref())?;
@@ -54,7 +67,16 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     interrupt::on_user_signal(move || drop(progress.send(Event::Progress)))?;
     let tally = Arc::new(Tally::default());
     let (args, counted) = (args.clone(), Arc::clone(&tally));
-    let mut recording = Recording { args, as_json: global.json, stream, tally: counted };
+    let last_period = events.clone();
+    let on_last_period: Box<dyn FnOnce() + Send> =
+        Box::new(move || drop(last_period.send(Event::LastPeriod)));
+    let mut recording = Recording {
+        args,
+        as_json: global.json,
+        stream,
+        tally: counted,
+        on_last_period: Some(on_last_period),
+    };
     // On a thread that the program does not join: a write, or opening a FIFO, can block for ever.
     let recording = thread::spawn(move || {
         let result = recording.run();

@@ -1,15 +1,18 @@
 //! Opens the capture.
 
 use sockbroker_client::blocking::CaptureStream;
-use sockbroker_client::{CaptureRequest, Netns};
+use sockbroker_client::{CaptureRequest, Error, Netns};
 use sockbroker_pcapng::LinkType;
 use sockbroker_proto::api::capture::{CaptureInterface, CaptureOptions};
 
 use super::args::SniffArgs;
 use super::filter::Filter;
-use super::link;
+use super::{link, list};
 use crate::connection::{Connection, failure};
 use crate::failure::Failure;
+
+/// What a grant of promiscuous mode contains.
+const PROMISCUOUS_GRANT: &str = "option = [\"packet\"]";
 
 /// Opens the capture. It is live when this returns.
 pub(super) fn open(
@@ -17,11 +20,12 @@ pub(super) fn open(
     args: &SniffArgs,
     filter: Option<&Filter>,
 ) -> Result<CaptureStream, Failure> {
+    let wanted = args.wanted_link_type()?;
     let request = CaptureRequest {
-        interfaces: args.interfaces()?,
+        interfaces: list::named(connection, args.interfaces()?, args.netns.as_ref())?,
         options: CaptureOptions {
             snaplen: Some(args.snaplen()),
-            promiscuous: args.is_promiscuous(),
+            promiscuous: args.is_promiscuous() && !args.list_link_types,
             direction: Some(args.direction()),
             buffer_bytes: args.buffer_bytes(),
             mode: Some(args.mode()),
@@ -31,7 +35,20 @@ pub(super) fn open(
         netns: args.netns.clone().map(Netns::from),
         ..CaptureRequest::default()
     };
-    open_filtered(connection, request, filter, "-p captures without promiscuous mode")
+    let hint = "-p captures without promiscuous mode";
+    let stream = open_filtered(connection, request, filter, hint)?;
+    if let Some(wanted) = wanted {
+        stream.opened().interfaces.iter().try_for_each(|interface| {
+            let CaptureInterface { name, link_type, .. } = interface;
+            let found = LinkType(*link_type);
+            if found == wanted {
+                return Ok(());
+            }
+            let (wanted, found) = (link::describe(wanted), link::describe(found));
+            Err(Failure::usage(format!("{name} has no link type {wanted}: it has {found}")))
+        })?;
+    }
+    Ok(stream)
 }
 
 /// Opens a capture with a filter. It is live when this returns. `hint` states how to capture without promiscuous mode.
@@ -48,7 +65,7 @@ pub(crate) fn open_filtered(
     let opened = connection.broker().capture(&request).map_err(|error| {
         let failure = failure("capture.open", &error);
         // A rule can grant captures without promiscuous mode.
-        if request.options.promiscuous && failure.is_denied() {
+        if request.options.promiscuous && lacks_promiscuous_mode(&error) {
             failure.with_hint(hint)
         } else {
             failure
@@ -59,6 +76,15 @@ pub(crate) fn open_filtered(
         stream.opened().interfaces.iter().try_for_each(|interface| filter.check(interface))?;
     }
     Ok(stream)
+}
+
+/// Whether the policy grants the capture, and no promiscuous mode.
+fn lacks_promiscuous_mode(error: &Error) -> bool {
+    let grant = match error {
+        Error::Denied { grant, .. } => grant.as_deref(),
+        _ => None,
+    };
+    grant.is_some_and(|grant| grant.contains(PROMISCUOUS_GRANT))
 }
 
 /// The line for people that the capture is live.

@@ -1,7 +1,8 @@
 //! Reads a capture, writes it to a file, and prints its packets.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use sockbroker_pcapng::{Block, FormatError};
 
 use super::args::SniffArgs;
 use super::blocks::{Blocks, PART};
-use super::files::OutputFile;
+use super::files::{Kind, OutputFile};
 use super::open::describe;
 use super::show::Printer;
 use crate::connection::failure;
@@ -44,12 +45,21 @@ pub(super) struct Recording {
     pub(super) as_json: bool,
     pub(super) stream: CaptureStream,
     pub(super) tally: Arc<Tally>,
+    /// Called when the time of the last file has passed.
+    pub(super) on_last_period: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Recording {
     /// Records until the capture has ended. The broker counts until this value is dropped.
     pub(super) fn run(&mut self) -> Result<(), Failure> {
         let mut output = Output::begin(&self.args, self.as_json, Arc::clone(&self.tally))?;
+        // The thread ends when this function returns.
+        let (_ends, ended) = mpsc::channel();
+        if let Some(file) = output.file.clone()
+            && let Some(on_last_period) = self.on_last_period.take()
+        {
+            thread::spawn(move || advance_by_time(&file, &ended, on_last_period));
+        }
         let opened = self.stream.opened();
         report(&describe(&opened.interfaces, opened.snaplen));
         let mut blocks = Blocks::default();
@@ -75,7 +85,25 @@ impl Recording {
                 thread::sleep(MODERATION);
             }
         }
-        Ok(())
+        Output::file(output.file.as_ref()).map_or(Ok(()), |mut file| file.finish())
+    }
+}
+
+/// Begins files when their time has come, also without packets, until `ended` is closed.
+fn advance_by_time(
+    file: &Mutex<OutputFile>,
+    ended: &Receiver<()>,
+    on_last_period: Box<dyn FnOnce() + Send>,
+) {
+    let locked = || file.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let Some(rest) = locked().rest() else { return };
+        if ended.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        if !locked().advance_by_time() {
+            return on_last_period();
+        }
     }
 }
 
@@ -87,7 +115,10 @@ pub(super) enum Fault {
 
 /// Where packets are recorded.
 struct Output {
-    file: Option<OutputFile>,
+    /// Another thread begins the next file if that depends on the time.
+    file: Option<Arc<Mutex<OutputFile>>>,
+    /// Whether another file can follow.
+    rotates: bool,
     printer: Option<Printer>,
     /// Whether a regular file is all that is written: nobody waits for the next packet.
     is_file_alone: bool,
@@ -100,70 +131,53 @@ impl Output {
         let file = args.write.as_deref().map(|path| OutputFile::create(path, args)).transpose()?;
         let printer = args.prints().then(|| Printer::new(args, as_json)).transpose()?;
         let is_file_alone = printer.is_none() && file.as_ref().is_some_and(OutputFile::is_regular);
-        Ok(Self { file, printer, is_file_alone, tally })
+        let rotates = file.as_ref().is_some_and(OutputFile::rotates);
+        let file = file.map(|file| Arc::new(Mutex::new(file)));
+        Ok(Self { file, rotates, printer, is_file_alone, tally })
+    }
+
+    /// The file, if there is one.
+    fn file(file: Option<&Arc<Mutex<OutputFile>>>) -> Option<MutexGuard<'_, OutputFile>> {
+        file.map(|file| file.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records all complete blocks. `false` if the last file is complete.
     fn record(&mut self, blocks: &mut Blocks) -> Result<bool, Fault> {
-        let rotates = self.file.as_ref().is_some_and(OutputFile::rotates);
+        let Self { file, rotates, printer, tally, .. } = self;
+        let rotates = *rotates;
+        let mut file = Self::file(file.as_ref());
         let mut packets = 0;
-        if self.printer.is_none() && !rotates {
+        if printer.is_none() && !rotates {
             packets = blocks.pass().map_err(Fault::Format)?;
         }
         while let Some(block) = blocks.next().map_err(Fault::Format)? {
             let kind = Kind::of(&block);
             if kind == Kind::Packet
-                && let Some(file) = self.file.as_mut().filter(|_| rotates)
+                && let Some(file) = file.as_mut().filter(|_| rotates)
                 && !file.advance().map_err(Fault::Output)?
             {
                 return Ok(false);
             }
-            if let Some(printer) = &mut self.printer {
+            if let Some(printer) = printer.as_mut() {
                 match &block {
                     Block::Packet(packet) => printer.packet(packet).map_err(Fault::Output)?,
                     other => printer.note(other),
                 }
             }
-            if let Some(file) = self.file.as_mut().filter(|_| rotates) {
-                let bytes = blocks.last();
-                let written = match kind {
-                    Kind::Section => file.begin_section(bytes),
-                    Kind::Interface => file.describe(bytes),
-                    Kind::Packet | Kind::Other => file.write(bytes),
-                };
-                written.map_err(Fault::Output)?;
+            if let Some(file) = file.as_mut().filter(|_| rotates) {
+                file.write_block(kind, blocks.last()).map_err(Fault::Output)?;
             }
             if kind == Kind::Packet {
                 packets += 1;
-                if self.file.is_none() || rotates {
-                    self.tally.add(1);
+                if file.is_none() || rotates {
+                    tally.add(1);
                 }
             }
         }
-        if let Some(file) = self.file.as_mut().filter(|_| !rotates) {
+        if let Some(file) = file.as_mut().filter(|_| !rotates) {
             file.write(blocks.taken()).map_err(Fault::Output)?;
-            self.tally.add(packets);
+            tally.add(packets);
         }
         Ok(true)
-    }
-}
-
-/// What a block is, as far as files differ by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Section,
-    Interface,
-    Packet,
-    Other,
-}
-
-impl Kind {
-    fn of(block: &Block<'_>) -> Self {
-        match block {
-            Block::Section(_) => Self::Section,
-            Block::Interface(_) => Self::Interface,
-            Block::Packet(_) => Self::Packet,
-            Block::Statistics(_) | Block::Other { .. } => Self::Other,
-        }
     }
 }

@@ -125,7 +125,9 @@ fn brokers_that_do_not_answer_do_not_hide_others() {
         let outcome = Outcome::from(command.env("SOCKBROKER", &silent).output().unwrap());
         let late =
             format!("no interfaces of unix:{}: no answer within 3 seconds\n", silent.display());
-        assert!(outcome.err.contains(&late), "{outcome:?}");
+        // Nothing is reported of the system's broker, which this machine does not have.
+        let system = Path::new("/run/sockbroker").exists();
+        assert!(outcome.err == late || system && outcome.err.contains(&late), "{outcome:?}");
         let output = outcome.success();
         assert!(output.contains("{value=sockbroker-lo@user}"), "{output}");
         assert!(!output.contains("@env}"), "{output}");
@@ -187,11 +189,12 @@ fn interfaces_of_a_chosen_broker_are_reloaded() {
             "value {arg=1}{value=lo}{display=lo}{default=false}\n\
              value {arg=1}{value=any}{display=any}{default=true}\n"
         );
-        let line = failure(&extcap.run(&reload), 2);
-        assert!(line.contains("requires the option broker"), "{line}");
+        // Without the option it is that of the environment, as for the command line.
+        assert_eq!(extcap.run_at(&broker, &reload).success(), reloaded);
         let line =
             failure(&extcap.run(&[&reload[..], &["--broker", "unix:/nowhere"]].concat()), 69);
         assert!(line.contains("no broker answers; tried unix:/nowhere (ENOENT)"), "{line}");
+        assert!(!line.contains("--private"), "{line}");
     });
 }
 

@@ -1,17 +1,43 @@
 //! `sockbroker-extcap --capture`: what it writes, and its end on every cause.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Child;
 
 use sockbroker_pcapng::{Block, Reader};
-use sockbroker_test_support::{Daemon, Folder, Start, namespace};
+use sockbroker_test_support::{Daemon, Folder, Start, bounded, namespace};
 
 use crate::extcap::{Extcap, failure, fifo};
 use crate::program::{Outcome, PROGRAM, broker};
 use crate::sniff::{compiler_or_skip, ip, pair, ping, send};
 use crate::sniff_end::{signal, wait_until_signals_are_caught};
+
+#[test]
+fn fifo_is_opened_before_any_failure() {
+    bounded(60, || {
+        let extcap = Extcap::new();
+        let path = extcap.folder().join("fifo");
+        fifo(&path);
+        for (arguments, part) in [
+            (&["--extcap-interface", "sockbroker-lo@env"][..], "SOCKBROKER is not set"),
+            (&["--extcap-interface", "sockbroker", "--broker", "nowhere:x"], "nowhere"),
+            (&["--extcap-interface", "eth0"], "cannot use the interface"),
+            (&["--extcap-interface", "sockbroker-lo", "--snaplen", "x"], "invalid value"),
+            (&["--extcap-interface", "sockbroker-lo", "--log-file", "/none/x"], "/none/x: ENOENT"),
+        ] {
+            let capture = ["--capture", "--fifo", path.to_str().unwrap()];
+            let child = extcap.command(&[arguments, &capture].concat()).spawn().unwrap();
+            // dumpcap can open the FIFO later than the program fails: this waits until it has a writer.
+            let mut reader = File::open(&path).unwrap();
+            assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+            let outcome = Outcome::from(child.wait_with_output().unwrap());
+            assert!(outcome.code != 0 && outcome.out.is_empty(), "{outcome:?}");
+            assert_eq!(outcome.err.matches(part).count(), 1, "{outcome:?}");
+        }
+    });
+}
 
 /// A capture, and the FIFO that it is written to.
 pub(crate) struct Capture {
@@ -282,7 +308,7 @@ fn refused_captures_are_reported_with_the_way_out() {
         }
         let broker = crate::program::broker();
         let line = failing(&broker, "sockbroker-nowhere0@env", &[], 1);
-        for part in ["capture.open: ENODEV: ", "nowhere0", "socket.if_nameindex"] {
+        for part in ["capture.open: ENODEV: ", "nowhere0", "sniff -D` lists"] {
             assert!(line.contains(part), "{line}");
         }
         // Wireshark has removed the FIFO.

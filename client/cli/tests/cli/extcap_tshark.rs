@@ -164,6 +164,17 @@ fn tshark_ends_when_a_capture_is_refused() {
         let outcome =
             extcaps.tshark(&broker, &["-i", "sockbroker-any@env", "-c", "1"]).output().unwrap();
         let errors = String::from_utf8(outcome.stderr).unwrap();
+        // The interface of the option `broker`, without the option, and a broker that does not exist.
+        let run = |option: &[&str]| {
+            let arguments = [&["-i", "sockbroker", "-c", "1"], option].concat();
+            extcaps.tshark(&broker, &arguments).env("SOCKBROKER", "nowhere:x").spawn().unwrap()
+        };
+        let unknown = ["-o", "extcap.sockbroker.broker:elsewhere:x"];
+        let started = [run(&[]), run(&unknown), run(&[]), run(&unknown)];
+        for child in started {
+            let errors = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+            assert!(errors.contains("0 packets captured"), "{errors}");
+        }
         // This version of tshark leaves out what the program has written to standard error.
         assert!(errors.contains("0 packets captured"), "{errors}");
     });

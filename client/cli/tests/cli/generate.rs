@@ -1,10 +1,13 @@
 //! `sockbroker completions` and `sockbroker man`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 
+use sockbroker_test_support::skip::program_or_skip;
 use sockbroker_test_support::{Folder, bounded};
 
-use crate::program::run;
+use crate::program::{PROGRAM, run};
 
 const SUBCOMMANDS: [&str; 15] = [
     "call",
@@ -77,5 +80,43 @@ fn manual_has_a_page_for_each_subcommand() {
         assert!(page.contains(".SH EXIT CODES") && page.contains("SOCKBROKER_SESSION"), "{page}");
         let page = run(&["man", "nc"]).success();
         assert_eq!(page, fs::read_to_string(target.join("sockbroker-nc.1")).unwrap());
+        assert_eq!(run(&["man", "sockbroker-nc"]).success(), page);
+        assert_eq!(run(&["man", "sockbroker"]).success(), run(&["man"]).success());
+        let page = run(&["man", "policy", "explain"]).success();
+        assert_eq!(page, run(&["man", "policy-explain"]).success());
+        assert!(page.contains(".TH sockbroker-policy-explain 1"), "{page}");
+        let line = run(&["man", "nothing"]).failure(2);
+        assert!(line.contains("manual page sockbroker-nothing: there is no such"), "{line}");
+        let page = run(&["man", "sniff"]).success();
+        let count = "[\\fB\\-c\\fR|\\fB\\-\\-count\\fR\\~\\fICOUNT\\fR]";
+        assert!(page.contains(count) && page.contains("\\fBsockbroker\\~sniff\\fR\n"), "{page}");
+    });
+}
+
+/// A Python program that runs a command on a terminal, and prints what the command writes.
+const TERMINAL: &str =
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+
+#[test]
+fn manual_page_is_shown_by_man_on_a_terminal() {
+    const TEST: &str = "generate::manual_page_is_shown_by_man_on_a_terminal";
+    bounded(60, || {
+        if !program_or_skip("python3", TEST) {
+            return;
+        }
+        let folder = Folder::new();
+        let script = "#!/bin/sh\necho \"man $*\"\n/usr/bin/grep -c '^[.]SH'\n";
+        let man = folder.write("man", script);
+        fs::set_permissions(&man, fs::Permissions::from_mode(0o755)).unwrap();
+        let shown = |path: &str| {
+            let mut python = Command::new("python3");
+            python.args(["-c", TERMINAL, PROGRAM, "man", "sniff"]).env("PATH", path);
+            let outcome = python.stdin(Stdio::null()).output().unwrap();
+            assert!(outcome.status.success(), "{outcome:?}");
+            String::from_utf8(outcome.stdout).unwrap()
+        };
+        let python = "/usr/bin:/bin";
+        let output = shown(&format!("{}:{python}", folder.join(".").display()));
+        assert!(output.starts_with("man -l -\r\n") && !output.contains(".TH"), "{output}");
     });
 }

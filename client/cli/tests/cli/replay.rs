@@ -168,7 +168,7 @@ fn ctrl_c_ends_a_replay_with_the_counts() {
             assert!(sent.unwrap().success());
             let output = replay.wait_with_output().unwrap();
             let text = String::from_utf8(output.stdout).unwrap();
-            assert!(text.starts_with("1 packets sent, 60 bytes, 0 failed"), "{text}");
+            assert!(text.starts_with("1 packet sent, 60 bytes, 0 failed"), "{text}");
             assert_eq!(output.status.code(), Some(0));
         }
     });

@@ -122,7 +122,12 @@ fn snaplen_truncates_packets_and_keeps_their_length() {
         for line in output.lines() {
             let packet: Value = serde_json::from_str(line).unwrap();
             assert_eq!(packet["length"], 1042, "{line}");
-            assert_eq!(packet["direction"], "unicast");
+            assert_eq!(
+                (&packet["direction"], &packet["reception"]),
+                (&"in".into(), &"unicast".into())
+            );
+            assert_eq!((&packet["captured"], &packet["source"]), (&64.into(), &"127.0.0.1".into()));
+            assert!(packet["packet"].as_str().unwrap().ends_with(" length 1008"), "{line}");
         }
         if program_or_skip("tshark", TEST) {
             let fields = ["-T", "fields", "-e", "frame.len", "-e", "frame.cap_len", "-r"];
@@ -298,7 +303,7 @@ pub(crate) fn send(address: &str, port: u16) {
 fn unknown_interface_is_reported() {
     namespace::inside("sniff::unknown_interface_is_reported", || {
         let line = run(&["--private", "sniff", "nowhere0"]).failure(1);
-        assert!(line.contains("ENODEV") && line.contains("socket.if_nameindex"), "{line}");
+        assert!(line.contains("ENODEV") && line.contains("`sockbroker sniff -D` lists"), "{line}");
     });
 }
 

@@ -1,13 +1,14 @@
 //! Several files of `sockbroker sniff`, one after the other: `-C`, `-G` and `-W`.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
 use sockbroker_test_support::{Folder, namespace};
 
 use crate::program::run;
-use crate::sniff::{listening, printed, send};
+use crate::sniff::{complete, listening, printed, send};
 
 /// The files of a folder, by their names.
 fn files(folder: &Folder) -> Vec<PathBuf> {
@@ -89,7 +90,7 @@ fn capture_ends_after_a_number_of_periods() {
         let name = folder.join("capture-%s");
         let (mut child, _said) =
             listening(&["lo", "-w", name.to_str().unwrap(), "-G", "1", "-W", "2"]);
-        // A file ends at the first packet after its time.
+        // The first file has packets, and the second one.
         while child.try_wait().unwrap().is_none() {
             send("127.0.0.1", 9);
             std::thread::yield_now();
@@ -101,6 +102,34 @@ fn capture_ends_after_a_number_of_periods() {
             let output = run(&["sniff", "-r", file.to_str().unwrap(), "-c", "1"]).success();
             assert_eq!(output.lines().count(), 1, "{output}");
         }
+    });
+}
+
+#[test]
+fn capture_without_packets_ends_after_its_periods() {
+    const TEST: &str = "sniff_files::capture_without_packets_ends_after_its_periods";
+    namespace::inside(TEST, || {
+        let folder = Folder::new();
+        let name = folder.join("capture-%s.pcapng");
+        let (child, mut stderr) =
+            listening(&["lo", "-w", name.to_str().unwrap(), "-G", "1", "-W", "2"]);
+        printed(child);
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, complete(0));
+        let found = files(&folder);
+        assert_eq!(found.len(), 2, "{found:?}");
+        for file in found {
+            assert_eq!(lengths(&file), [0; 0]);
+        }
+        // A file that cannot be created ends the capture too.
+        let inner = folder.join("inner");
+        fs::create_dir(&inner).unwrap();
+        let name = inner.join("capture-%s");
+        let (child, _said) = listening(&["lo", "-w", name.to_str().unwrap(), "-G", "1"]);
+        fs::remove_dir_all(&inner).unwrap();
+        let outcome = child.wait_with_output().unwrap();
+        assert_eq!(outcome.status.code(), Some(74));
     });
 }
 

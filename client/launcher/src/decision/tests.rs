@@ -113,6 +113,8 @@ fn calls_are_described_by_their_constants() {
         (socket(2, 3, 1), "socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)"),
         (socket(10, 2, 58), "socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6)"),
         (socket(2, 3, 0), "socket(AF_INET, SOCK_RAW)"),
+        (socket(16, 3, 0), "socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)"),
+        (socket(16, 2, 99), "socket(AF_NETLINK, SOCK_DGRAM, 99)"),
         (socket(99, 9, 9), "socket(99, 9)"),
     ] {
         assert_eq!(socket.describe(), text);
