@@ -387,6 +387,17 @@ if how == "object":
     rows = lab.getaddrinfo("here.test", port, socket.AF_INET, socket.SOCK_STREAM)
     assert rows == [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))], rows
     lab.create_connection(("here.test", port), 60).sendall(b"x")
+    with lab.create_server(("here.test", 0), reuse_port=True) as server:
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 1
+        with lab.create_connection(server.getsockname(), 60) as client, server.accept()[0] as accepted:
+            assert client.getsockname() == accepted.getpeername()
+    try:
+        lab.create_server(("here.test", 0), dualstack_ipv6=True)
+    except ValueError:
+        pass
+    else:
+        raise AssertionError("served")
+    assert isinstance(lab, sockbroker.Namespace)
     try:
         lab.create_connection(("here.test", 9))
     except ConnectionRefusedError:

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from .hints import Any
     from .network_namespace import Namespace
     from .capture_stream import Interfaces
-    from .packet_capture import Capture
+    from .packet_capture import Capture, Packet
     from .replay import CaptureFile, ReplayResult
 
-__all__ = ["BrokerError", "Denied", "FilterError", "Settings", "capture", "connect", "install", "namespace", "replay"]
+__all__ = [
+    "Broker", "BrokerError", "Capture", "Denied", "FilterError", "Namespace", "Packet", "ReplayResult", "Settings",
+    "capture", "connect", "install", "namespace", "replay",
+]  # fmt: skip
+_CLASSES = {
+    "Broker": "broker", "Capture": "packet_capture", "Namespace": "network_namespace", "Packet": "packet_capture",
+    "ReplayResult": "replay",
+}  # fmt: skip
+"""The modules of classes that are imported when a program names them."""
 __version__ = "0.1.0"
 
 
@@ -95,6 +103,14 @@ def namespace(name: str) -> Namespace:
     from .installation import namespace as of_process  # as above
 
     return of_process(name)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # for this call alone
+
+    return getattr(import_module(f".{_CLASSES[name]}", __name__), name)
 
 
 def scapy_ext(extension: Any) -> None:

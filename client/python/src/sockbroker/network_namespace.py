@@ -81,6 +81,34 @@ class Namespace:
         finally:
             failure = None  # a reference cycle otherwise
 
+    def create_server(
+        self,
+        address: tuple[str, int],
+        *,
+        family: int | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        dualstack_ipv6: bool = False,
+    ) -> Any:
+        """`socket.create_server` in this namespace, by the steps of CPython's `Lib/socket.py`."""
+        module = self._module()
+        family = module.AF_INET if family is None else family
+        if dualstack_ipv6 and family != module.AF_INET6:
+            raise ValueError("dualstack_ipv6 requires AF_INET6 family")
+        server = self.socket(family, module.SOCK_STREAM)
+        try:
+            server.setsockopt(module.SOL_SOCKET, module.SO_REUSEADDR, 1)
+            if reuse_port:
+                server.setsockopt(module.SOL_SOCKET, module.SO_REUSEPORT, 1)
+            if family == module.AF_INET6:
+                server.setsockopt(module.IPPROTO_IPV6, module.IPV6_V6ONLY, 0 if dualstack_ipv6 else 1)
+            server.bind(address)
+            server.listen() if backlog is None else server.listen(backlog)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
     def capture(self, interface: Interfaces = None, filter: str | bytes = "", **options: Any) -> Capture:
         """Captures packets in this namespace, as `sockbroker.capture`."""
         from .packet_capture import Capture as Made  # for this call alone

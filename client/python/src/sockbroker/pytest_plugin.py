@@ -65,13 +65,15 @@ class _State:
         return str(given or os.environ.get(URL_VARIABLE) or default_url())
 
     def broker(self) -> Broker:
-        """The connected broker. Skips the test if there is none."""
+        """The connected broker. If there is none, the test is skipped, or fails if the command line names the broker."""
         if self._broker is None and not self._failure:
             try:
                 self._broker = self.connect()
             except OSError as error:
                 self._failure = error.strerror or str(error)
         if self._broker is None:
+            if self._config.getoption("--sockbroker"):
+                pytest.fail(f"--sockbroker: {self._failure}", pytrace=False)
             pytest.skip(self._failure)
         return self._broker
 
@@ -242,10 +244,16 @@ def sockbroker_port(request: pytest.FixtureRequest, sockbroker: Broker) -> Itera
     The kernel has chosen it, and it stays bound for the whole test. It has the attributes `number`, `host`, `address`,
     and `listener`, which is the listening socket.
     """
+    from .errors import Denied
+
     host = getattr(request, "param", "127.0.0.1")
     module = sockbroker.socket
     family = module.AF_INET6 if ":" in host else module.AF_INET
-    with module.create_server((host, 0), family=family) as listener:
+    try:
+        listener = module.create_server((host, 0), family=family)
+    except Denied as error:
+        pytest.skip(f"the broker at {sockbroker.url} denies a listening socket: {error}")
+    with listener:
         yield Port(listener)
 
 

@@ -232,11 +232,16 @@ class Plugin(unittest.TestCase):
             def test_plain(): pass
         """
         missing = f"{self.folder}/nothing"
-        for url, variables in ((missing, {}), ("", {"SOCKBROKER": missing})):
-            outcomes = self.pytest(text, "-rs", url=url, **variables)
-            self.assertEqual(outcomes.pop("test_plain"), "passed", self.output)
-            self.assertEqual((len(outcomes), set(outcomes.values())), (6, {"skipped"}), self.output)
-            self.assertIn(f"cannot connect to the broker at {missing}: No such file or directory", self.output)
+        reason = f"cannot connect to the broker at {missing}: No such file or directory"
+        outcomes = self.pytest(text, "-rs", url="", SOCKBROKER=missing)
+        self.assertEqual(outcomes.pop("test_plain"), "passed", self.output)
+        self.assertEqual((len(outcomes), set(outcomes.values())), (6, {"skipped"}), self.output)
+        self.assertIn(reason, self.output)
+        # One that the command line names is meant.
+        outcomes = self.pytest(text, url=missing)
+        self.assertEqual(outcomes.pop("test_plain"), "passed", self.output)
+        self.assertEqual((len(outcomes), set(outcomes.values())), (6, {"error"}), self.output)
+        self.assertIn(f"--sockbroker: {reason}", self.output)
 
     def test_the_setting_of_the_project_names_the_broker(self):
         text = f"""
@@ -297,6 +302,14 @@ class Plugin(unittest.TestCase):
                 assert [data(packet) for packet in capture.packets()] == [b"socket", b"program"]
         """
         self.assertEqual(self.check_all_pass(text), 5)
+
+    def test_a_port_that_is_denied_skips_the_test(self):
+        deny = '[[rule]]\nname = "no servers"\nsubject = { everyone = true }\ndeny = ["listen"]\n'
+        broker = Broker(policy=f"version = 1\n{deny}")
+        self.addCleanup(broker.stop)
+        outcomes = self.pytest("def test_it(sockbroker_port): pass", "-rs", url=broker.path)
+        self.assertEqual(outcomes, {"test_it": "skipped"})
+        self.assertRegex(self.output, 'denies a listening socket: .*"no servers" denies it')
 
     def test_a_network_namespace_that_is_denied_skips_the_test(self):
         broker = Broker(policy="version = 1")

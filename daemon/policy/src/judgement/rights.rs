@@ -252,7 +252,7 @@ impl Rights {
         instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted".into())
     }
 
-    /// The most bytes of each packet that a capture can request, and the rule that says so; `None` if the rules do not
+    /// The most bytes of each packet that a capture can request, and the rule that limits them; `None` if the rules do not
     /// limit them, or grant no capture.
     pub fn snaplen(&self, question: &Question<'_>) -> Option<(&str, u64)> {
         let any_length = Question { length: None, ..question.clone() };

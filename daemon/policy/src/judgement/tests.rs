@@ -238,6 +238,7 @@ fn a_packet_socket_under_another_family_is_known_as_one() {
 #[test]
 fn mistakes_are_reported_with_line_and_column() {
     for (text, line, column, part) in [
+        ("[[rule]]", 1, 1, "the file begins with `version = 1`"),
         ("version = 2", 1, 11, "version 2 is not supported"),
         ("version = 1\nrules = []", 2, 1, "expected one of"),
         ("version = 1\n[[rule]]\nname = \"a\"\nallow = [\"creat\"]", 4, 9, "the verbs are: create"),

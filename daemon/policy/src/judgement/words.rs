@@ -55,7 +55,9 @@ impl FromStr for Described {
         // Only a capture that is opened has no socket that words name.
         let names_socket = words.clone().any(is_constant);
         let opens_capture = verb == Verb::Capture && !names_socket;
-        let socket = if opens_capture { CAPTURE_SOCKET } else { stream };
+        // Frames are injected on packet sockets alone.
+        let is_packet = opens_capture || verb == Verb::Inject && !names_socket;
+        let socket = if is_packet { CAPTURE_SOCKET } else { stream };
         let mut described = Self {
             verb,
             socket: verb.concerns_socket().then_some(socket),
@@ -345,6 +347,8 @@ mod tests {
         let described: Described = "connect remote=[::ffff:10.0.0.1]:80".parse().unwrap();
         let remote = described.question().remote;
         assert_eq!(remote, Some(Endpoint::Ip([10, 0, 0, 1].into(), Some(80))));
+        let described: Described = "inject interface=lo".parse().unwrap();
+        assert_eq!(described.question().socket, Some(CAPTURE_SOCKET));
         let described: Described = "resolve".parse().unwrap();
         assert_eq!(described.question().socket, None);
     }

@@ -58,7 +58,13 @@ struct FileText {
 pub fn read(origin: &str, text: &str, directory: &dyn Directory) -> Result<Content, FileError> {
     let wrong = |(span, message): Remark| at(origin, text, span, message);
     let file: FileText = toml::from_str(text).map_err(|error| {
-        wrong((error.span().unwrap_or_default(), error.message().trim_end().to_owned()))
+        let message = error.message().trim_end();
+        let message = if message.ends_with("missing field `version`") {
+            format!("{message}: the file begins with `version = {VERSION}`")
+        } else {
+            message.to_owned()
+        };
+        wrong((error.span().unwrap_or_default(), message))
     })?;
     if *file.version.get_ref() != VERSION {
         let (version, span) = (*file.version.get_ref(), file.version.span());
