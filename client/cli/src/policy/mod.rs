@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use serde_json::json;
+use sockbroker_policy::Denial;
 use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::rule::Effect;
@@ -94,10 +95,10 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     let owner = accounts::user("sockbroker").unwrap_or(0);
     let rights = loaded.into_policy(owner).select(&subject, Vec::new());
     let reasons = reasons(&rights, &action, &positions);
-    let (snaplen, promiscuous) =
-        (action.snaplen_limit(&rights), action.refused_in_promiscuous_mode(&rights));
+    let snaplen = action.snaplen_limit(&rights);
+    let promiscuous = action.refused_in_promiscuous_mode(&rights);
     let verdict = action.judge(&rights);
-    let exit = if verdict.is_ok() { Exit::Done } else { Exit::Failed };
+    let exit = verdict.as_ref().map_or(Exit::Failed, |_| Exit::Done);
     let mut screen = Screen::new();
     if global.json {
         screen.json(&match &verdict {
@@ -122,18 +123,8 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
         Ok((rule, scope)) => {
             let word = screen.look(Style::Bold, "allowed");
             screen.line(format_args!("{word} by rule `{rule}`"))?;
-            let lines = scope.iter().flat_map(CaptureScope::lines);
-            for (number, line) in lines.enumerate() {
-                let label = if number == 0 { "lets through:" } else { "" };
-                screen.line(format_args!("{label:13} {line}"))?;
-            }
-            if let Some(snaplen) = snaplen {
-                screen.line(format_args!(
-                    "snap length:  at most {snaplen} bytes of each packet (sniff -s {snaplen})"
-                ))?;
-            }
-            if let Some(refusal) = promiscuous.filter(|_| scope.is_some()) {
-                screen.line(format_args!("promiscuous:  refused (sniff -p); {refusal}"))?;
+            if let Some(scope) = scope {
+                show_capture(&mut screen, scope, snaplen, promiscuous.as_ref())?;
             }
         }
         Err(denial) => {
@@ -145,12 +136,32 @@ fn explain(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
         screen.line(format_args!("  {reason}"))?;
     }
     // If no rule decided, the refusal already names the grant.
-    if let Err(denial) = verdict.as_ref()
-        && !denial.to_string().contains(&denial.grant)
-    {
+    if let Some(denial) = verdict.err().filter(|it| !it.to_string().contains(&it.grant)) {
         screen.line(format_args!("a rule that allows it has: {}", denial.grant))?;
     }
     Ok(exit)
+}
+
+/// Prints what an allowed capture lets through, and what it can request.
+fn show_capture(
+    screen: &mut Screen,
+    scope: &CaptureScope,
+    snaplen: Option<u64>,
+    refused_promiscuous: Option<&Denial>,
+) -> Result<(), Failure> {
+    for (number, line) in scope.lines().iter().enumerate() {
+        let label = if number == 0 { "lets through:" } else { "" };
+        screen.line(format_args!("{label:13} {line}"))?;
+    }
+    if let Some(snaplen) = snaplen {
+        screen.line(format_args!(
+            "snap length:  at most {snaplen} bytes of each packet (sniff -s {snaplen})"
+        ))?;
+    }
+    if let Some(refusal) = refused_promiscuous {
+        screen.line(format_args!("promiscuous:  refused (sniff -p); {refusal}"))?;
+    }
+    Ok(())
 }
 
 /// Refuses an address without a port if the sockets have ports: rules about ports would match port 0.
