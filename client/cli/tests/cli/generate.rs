@@ -20,6 +20,7 @@ const SUBCOMMANDS: [&str; 15] = [
     "demo",
     "policy",
     "dial-stdio",
+    "agent",
     "completions",
     "man",
 ];

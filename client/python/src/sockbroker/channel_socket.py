@@ -1,6 +1,6 @@
 """The socket class of mode `channel`: connected streams have a descriptor with their data.
 
-The broker moves the data between the descriptor and the socket. So
+The broker, or the agent for a broker of another machine, moves the data between the descriptor and the socket. So
 data is sent and received by system calls, and `ssl`, `asyncio`, `selectors`, `sendfile`, `fork` and child processes use
 the descriptor like that of a native socket. Other sockets and all other calls are those of mode `remote`.
 """

@@ -7,6 +7,7 @@ import textwrap
 import unittest
 
 from process.common import SECONDS, Broker, environment
+from process.sshd import LOGGED_IN, PROGRAM, Sshd, require_ssh
 
 TEXTS = {
     # Calls, timeouts and half-close.
@@ -153,6 +154,41 @@ class OnThisMachine(unittest.TestCase):
 
     def test_program_that_ends_loses_nothing(self):
         self.check("exit")
+
+
+class OverSsh(OnThisMachine):
+    """The same through `sockbroker agent`, which the package starts."""
+
+    @classmethod
+    def setUpClass(cls):
+        require_ssh()
+        if not PROGRAM.exists():
+            raise unittest.SkipTest("the program sockbroker is not built")
+        super().setUpClass()
+        cls.sshd = Sshd()
+        cls.url = cls.sshd.url(cls.broker.path)
+        cls.more = {**cls.sshd.variables, "SOCKBROKER_AGENT": str(PROGRAM)}
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        cls.sshd.stop()
+
+    def test_programs_share_one_agent(self):
+        self.check("streams")
+        self.check("streams")
+        self.assertEqual(self.sshd.log().count(LOGGED_IN), 1)
+
+
+class WithoutProgram(unittest.TestCase):
+    def test_error_names_the_way_out(self):
+        text = "import sockbroker; sockbroker.connect('ssh://127.0.0.1:1', mode='channel')"
+        ended = subprocess.run(
+            [sys.executable, "-c", text], env=environment(SOCKBROKER_AGENT="/nonexistent/sockbroker"),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
+        )  # fmt: skip
+        self.assertIn("cannot start the agent for the broker at ssh://127.0.0.1:1", ended.stderr)
+        self.assertIn("SOCKBROKER_AGENT", ended.stderr)
 
 
 if __name__ == "__main__":
