@@ -66,6 +66,8 @@ TEXTS = {
         server_context.load_cert_chain(sys.argv[3])
         server = lab.create_server(("127.0.0.1", 0))
         def serve():
+            for _ in range(2): answer()
+        def answer():
             with server_context.wrap_socket(server.accept()[0], server_side=True) as served:
                 data = served.recv(100); served.sendall(data[::-1])
                 try: served.unwrap().close()
@@ -74,6 +76,10 @@ TEXTS = {
         with lab.create_connection(server.getsockname()) as plain:
             with context.wrap_socket(plain, server_hostname="localhost") as secure:
                 secure.sendall(b"secret"); print(secure.version(), secure.recv(100)); secure.unwrap()
+        # The socket is connected after it was wrapped, and closed without reading the tickets.
+        with context.wrap_socket(lab.socket(), server_hostname="localhost") as secure:
+            secure.connect(server.getsockname())
+            secure.sendall(b"again"); print(secure.recv(100))
         thread.join()
     """,
     "asyncio": """
@@ -107,7 +113,7 @@ TEXTS = {
 EXPECTED = {
     "streams": "timeout\nEAGAIN\nTrue 0\n(b'ab', None) 1 b'c'\n300000\n",
     "descriptors": "of the child\nforked\nb''\nENOTSUP\n",
-    "ssl": "TLSv1.3 b'terces'\n",
+    "ssl": "TLSv1.3 b'terces'\nb'niaga'\n",
     "asyncio": "1000000\n",
     "exit": "3000000\n",
 }
