@@ -42,6 +42,12 @@ impl Dialer {
         Ok(Self { endpoint: endpoint.clone(), forward })
     }
 
+    /// Whether the login has ended, and with it all connections.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.forward.as_ref().is_some_and(Forward::has_ended)
+    }
+
     /// Opens a connection. Reads and writes of it block.
     ///
     /// # Errors

@@ -9,48 +9,44 @@ use std::thread;
 use sockbroker_proto::channel::{ChannelFrame, FRAMES, read_frame, write_data_head, write_frame};
 use sockbroker_sys::poll;
 
-use crate::agent::starting::Start;
-
 /// The bytes of one read.
 const CHUNK: usize = 64 << 10;
 /// The longest head of the response that begins a channel.
 const HEAD_BYTES_MAX: usize = 8192;
 
-/// Moves plain bytes of the client in frames of the channel, until both ends are closed. With `close`, the handle is
-/// closed when the last copy of the client's descriptor is.
-pub(super) fn run(path: &str, remote: &UnixStream, own: &UnixStream, start: Start, close: bool) {
-    if begin(path, remote).is_ok() {
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                // What the broker does not take any more, the client learns by the end of its stream.
-                drop(to_broker(own, remote, close));
-                drop(remote.shutdown(Shutdown::Write));
-            });
-            drop(to_client(remote, own, start));
-            drop(own.shutdown(Shutdown::Write));
-        });
-    }
-    drop(own.shutdown(Shutdown::Both));
+/// A channel that a client has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Whether the client moves frames, and not plain bytes.
+    pub(super) frames: bool,
+    /// Whether the handle is closed when the last copy of the client's descriptor is.
+    pub(super) close: bool,
 }
 
-/// Moves frames of the client unchanged.
-pub(super) fn copy(path: &str, remote: &UnixStream, own: &UnixStream, start: Start) {
+/// Begins a channel on a connection, and moves its data until the broker has ended it, which it does after it has sent
+/// everything.
+pub(super) fn run(path: &str, wanted: Wanted, remote: &UnixStream, own: &UnixStream) {
     if begin(path, remote).is_ok() {
         thread::scope(|scope| {
             scope.spawn(|| {
-                drop(io::copy(&mut &*own, &mut &*remote));
+                if wanted.frames {
+                    drop(io::copy(&mut &*own, &mut &*remote));
+                } else {
+                    drop(to_broker(own, remote, wanted.close));
+                }
+                // Of what the broker does not take any more, the client learns by `EPIPE`.
+                drop(own.shutdown(Shutdown::Read));
                 drop(remote.shutdown(Shutdown::Write));
             });
-            // The head of the response is in front of the frames.
-            let head = skip_head(remote);
-            drop(start);
-            drop(head.and_then(|rest| {
-                (&*own).write_all(&rest)?;
-                io::copy(&mut &*remote, &mut &*own)
-            }));
+            let moved = skip_head(remote).and_then(|rest| to_client(rest, wanted, remote, own));
+            if moved.is_err() {
+                // The client does not read. The broker still sends what the client has written.
+                drop(io::copy(&mut &*remote, &mut io::sink()));
+            }
             drop(own.shutdown(Shutdown::Both));
         });
     }
+    drop(own.shutdown(Shutdown::Both));
 }
 
 /// Sends the request. The response is read later, so that the first data does not wait for it.
@@ -84,22 +80,23 @@ fn skip_head(mut remote: &UnixStream) -> io::Result<Vec<u8>> {
 fn to_broker(mut own: &UnixStream, mut remote: &UnixStream, close: bool) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     let mut frame = Vec::with_capacity(CHUNK + 4);
-    loop {
-        let count = own.read(&mut chunk)?;
-        if count == 0 {
-            break;
-        }
+    let is_closed = loop {
+        let count = match own.read(&mut chunk) {
+            Ok(0) => break is_hung_up(own)?,
+            Ok(count) => count,
+            // The client has closed without reading everything: an error, after what it has written.
+            Err(_) => break true,
+        };
         frame.clear();
         write_data_head(&mut frame, count).map_err(io::Error::other)?;
         frame.extend_from_slice(chunk.get(..count).unwrap_or_default());
         remote.write_all(&frame)?;
-    }
+    };
     let mut send = |wanted| {
         let mut frame = Vec::new();
         write_frame(&mut frame, wanted).map_err(io::Error::other)?;
         remote.write_all(&frame)
     };
-    let is_closed = poll::poll_now(&[(own.as_fd(), 0)])?.first() != Some(&0);
     if !is_closed {
         send(ChannelFrame::End)?;
         // Until the client closes, or both directions have ended.
@@ -108,11 +105,23 @@ fn to_broker(mut own: &UnixStream, mut remote: &UnixStream, close: bool) -> io::
     if close { send(ChannelFrame::Close) } else { Ok(()) }
 }
 
-/// Gives the client what the socket receives, until its end.
-fn to_client(mut remote: &UnixStream, mut own: &UnixStream, start: Start) -> io::Result<()> {
-    let head = skip_head(remote);
-    drop(start);
-    let mut buffer = head?;
+/// Whether the other end is closed, not only shut down.
+fn is_hung_up(own: &UnixStream) -> io::Result<bool> {
+    Ok(poll::poll_now(&[(own.as_fd(), 0)])?.first() != Some(&0))
+}
+
+/// Gives the client what the broker sends, until the broker ends the channel. `buffer` was read before. The error is that
+/// of writing to the client, or of an invalid frame.
+fn to_client(
+    mut buffer: Vec<u8>,
+    wanted: Wanted,
+    mut remote: &UnixStream,
+    mut own: &UnixStream,
+) -> io::Result<()> {
+    if wanted.frames {
+        own.write_all(&buffer)?;
+        return io::copy(&mut remote, &mut own).map(drop);
+    }
     let mut chunk = vec![0; CHUNK];
     loop {
         let mut done = 0;
@@ -122,12 +131,9 @@ fn to_client(mut remote: &UnixStream, mut own: &UnixStream, start: Start) -> io:
             done += length;
             match frame {
                 ChannelFrame::Data(data) => own.write_all(data)?,
-                ChannelFrame::End => return Ok(()),
+                ChannelFrame::End => own.shutdown(Shutdown::Write)?,
                 // A pair cannot carry an error: both directions end.
-                ChannelFrame::Reset { .. } => {
-                    drop(own.shutdown(Shutdown::Both));
-                    return Ok(());
-                }
+                ChannelFrame::Reset { .. } => return own.shutdown(Shutdown::Both),
                 ChannelFrame::Urgent(_)
                 | ChannelFrame::Datagram { .. }
                 | ChannelFrame::Dropped(_)
@@ -137,8 +143,7 @@ fn to_client(mut remote: &UnixStream, mut own: &UnixStream, start: Start) -> io:
         buffer.drain(..done);
         let count = remote.read(&mut chunk)?;
         if count == 0 {
-            // The broker has ended the channel: nothing more can be sent.
-            return own.shutdown(Shutdown::Both);
+            return Ok(());
         }
         buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
     }

@@ -59,11 +59,12 @@ impl Frame {
 pub(super) struct Reader<'a> {
     stream: &'a UnixStream,
     buffer: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(stream: &'a UnixStream) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), chunk: vec![0; CHUNK] }
     }
 
     /// The next frame; `None` at the end of the stream.
@@ -80,12 +81,11 @@ impl<'a> Reader<'a> {
                     return Ok(Some(Frame { head, body }));
                 }
             }
-            let mut chunk = [0; CHUNK];
-            let count = self.stream.read(&mut chunk)?;
+            let count = self.stream.read(&mut self.chunk)?;
             if count == 0 {
                 return Ok(None);
             }
-            self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
+            self.buffer.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
         }
     }
 }

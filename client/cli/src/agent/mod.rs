@@ -1,17 +1,17 @@
 //! `sockbroker agent`: holds the connection to a broker of another machine, and gives programs of this machine
 //! descriptors for its sockets.
 //!
-//! A client of the agent speaks the protocol of the broker. [`relay`] passes its frames on. It answers `channel.open`
-//! with `want_fd` itself: the remote broker returns a token, [`channel`] begins the channel on a further connection, and
-//! moves data between it and one end of a pair of sockets, whose other end is the client's.
+//! A client of the agent speaks the protocol of the broker. [`relay`] passes its frames on. It changes requests for
+//! channels with descriptors: the remote broker returns a token, [`channel`] begins the channel on a further connection,
+//! and moves data between it and one end of a pair of sockets, whose other end is the client's.
 
-mod channel;
-mod framed;
-mod relay;
-mod starting;
 mod users;
+mod open_channels;
+mod framed;
+mod channel;
+mod relay;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 use sockbroker_client::{Dialer, Endpoint};
-use sockbroker_sys::process::effective_uid;
+use sockbroker_sys::process::{effective_uid, raise_open_files};
 use sockbroker_sys::{credentials, poll};
 
 use crate::agent::relay::Relay;
@@ -35,6 +35,8 @@ use crate::interrupt::Interrupt;
 
 /// How often the agent checks whether it is still used, in milliseconds.
 const CHECK: u64 = 100;
+/// The most connections of clients and channels at once; a further connection is closed.
+const USERS: usize = 256;
 
 /// Hold a connection to a broker of another machine, and give programs of this machine descriptors for its sockets.
 ///
@@ -56,6 +58,8 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage("agent does not accept --private, --session or --json"));
     }
     let interrupt = Interrupt::catch()?;
+    // Each channel takes two. With fewer, the agent serves fewer.
+    raise_open_files().ok();
     let endpoint = match &global.broker {
         Some(text) => text.parse::<Endpoint>().map_err(|error| failure("agent", &error))?,
         None => Endpoint::find().map_err(|error| failure("agent", &error))?,
@@ -64,20 +68,20 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
     let listening = |error| Failure::system(&format!("listen {}", args.listen.display()), &error);
     let listener = listen(&args.listen).map_err(listening)?;
     let _file = SocketFile(&args.listen);
-    let users = Users::new(args.idle.map(|seconds| Duration::from_secs(seconds.into())));
-    while !interrupt.is_set() && !users.are_gone() {
+    let users = Users::new(USERS, args.idle.map(|seconds| Duration::from_secs(seconds.into())));
+    // Without the connection, nothing works any more: the next client starts another agent.
+    while !interrupt.is_set() && !users.are_gone() && !dialer.has_ended() {
         let ready =
             poll::poll_for(&[(listener.as_fd(), libc::POLLIN)], Some(Duration::from_millis(CHECK)));
         let ready = ready.map_err(|error| Failure::system("poll", &error))?;
         if ready.first().is_some_and(|events| *events != 0)
             && let Ok((stream, _)) = listener.accept()
             && is_own(&stream)
+            && let Some(user) = users.begin()
         {
-            let (dialer, user) = (dialer.clone(), users.begin());
-            thread::spawn(move || {
-                Relay::new(dialer, user.clone()).run(stream);
-                drop(user);
-            });
+            let relay = Relay::new(dialer.clone(), user);
+            let spawned = thread::Builder::new().spawn(move || relay.run(&stream));
+            spawned.map_err(|error| Failure::system("clone", &error))?;
         }
     }
     Ok(Exit::Done)
@@ -85,9 +89,11 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
 
 /// Listens on a path. A file that no process listens on is replaced.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
-    }
+    let folder = path.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
+    // Two agents that start at once must not replace the file of each other.
+    let one_at_a_time = File::open(folder)?;
+    one_at_a_time.lock()?;
     if UnixStream::connect(path).is_err() {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

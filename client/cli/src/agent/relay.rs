@@ -10,20 +10,20 @@ use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_client::Dialer;
+use sockbroker_proto::error::ErrorKind;
 use sockbroker_sys::{poll, stream};
 
-use crate::agent::channel;
+use crate::agent::channel::{self, Wanted};
 use crate::agent::framed::{Frame, Reader};
-use crate::agent::starting::Starting;
+use crate::agent::open_channels::OpenChannels;
 use crate::agent::users::User;
 
 /// The error of a call that would pass descriptors to or from the remote broker.
-const NO_DESCRIPTORS: &str =
-    "descriptors cannot reach a broker of another machine: only channel.open passes one";
-/// The code of errors about descriptors, as in the table of the protocol.
-const DESCRIPTOR: i32 = 4003;
-/// The channels of one client that wait for the answer of the broker; a further `channel.open` is refused.
-const CHANNELS_WAITING: usize = 1024;
+const NO_DESCRIPTORS: &str = "descriptors cannot reach a broker of another machine: channel.open, want_channel, fileno and detach return one for a stream";
+/// The most channels of one connection whose request the broker has not answered; a further one is refused.
+const CHANNELS_WAITING: usize = 256;
+/// The parameters of `channel.open` in their order.
+const OPEN: [&str; 5] = ["handle", "want_fd", "framing", "direction", "close"];
 
 /// One client of the agent.
 #[derive(Debug)]
@@ -31,30 +31,42 @@ pub(super) struct Relay {
     dialer: Arc<Dialer>,
     user: User,
     /// The channels that were asked for, by the ids of their requests as JSON.
-    waiting: Mutex<HashMap<String, Wanted>>,
-    starting: Starting,
+    waiting: Mutex<HashMap<String, Asked>>,
+    channels: OpenChannels,
 }
 
-/// What a client asked for.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    /// Whether the client moves frames, and not plain bytes.
-    frames: bool,
+/// How a client asked for a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// By `channel.open`.
+    Open(Wanted),
+    /// By `want_channel` of a call that returns a new socket.
+    WithSocket,
+    /// By `socket.fileno` and `socket.detach`: the broker first answers `socket.attributes`.
+    Attributes(Detached),
+    /// The same, when the socket is a stream.
+    Stream(Detached),
+}
+
+/// A handle whose descriptor a client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Detached {
+    handle: u64,
     /// Whether the handle is closed with the descriptor.
     close: bool,
 }
 
 impl Relay {
     pub(super) fn new(dialer: Arc<Dialer>, user: User) -> Self {
-        Self { dialer, user, waiting: Mutex::default(), starting: Starting::default() }
+        Self { dialer, user, waiting: Mutex::default(), channels: OpenChannels::default() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Wanted>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves a client until it or the broker closes.
-    pub(super) fn run(&self, client: UnixStream) {
+    pub(super) fn run(&self, client: &UnixStream) {
         // The first byte selects the framing, as for the broker.
         let waited = poll::poll_for(&[(client.as_fd(), libc::POLLIN)], None);
         let first = waited.and_then(|_| stream::peek_byte(client.as_fd()));
@@ -63,19 +75,20 @@ impl Relay {
             // One line, which a client with newline-delimited JSON can read.
             let error = json!({ "code": -32600, "message": "the agent speaks LSP framing" });
             let line = json!({ "jsonrpc": "2.0", "id": null, "error": error });
-            drop(writeln!(&client, "{line}"));
+            drop(writeln!(&*client, "{line}"));
             return;
         }
-        let Ok(broker) = self.dialer.dial() else { return self.user.note_cut_off() };
-        let answers = Mutex::new(&client);
+        let Ok(broker) = self.dialer.dial() else { return };
+        let Ok(requests) = broker.try_clone() else { return };
+        let (requests, answers) = (Arc::new(Mutex::new(requests)), Mutex::new(client));
         thread::scope(|scope| {
             scope.spawn(|| {
                 // An error is the end of the connection too.
-                drop(self.pass_requests(&client, &broker, &answers));
-                self.starting.wait();
+                drop(self.pass_requests(client, &requests, &answers));
+                self.channels.wait();
                 drop(broker.shutdown(Shutdown::Write));
             });
-            drop(self.pass_answers(&broker, &answers));
+            drop(self.pass_answers(&broker, &requests, &answers));
             drop(client.shutdown(Shutdown::Both));
             drop(broker.shutdown(Shutdown::Both));
         });
@@ -84,7 +97,7 @@ impl Relay {
     fn pass_requests(
         &self,
         client: &UnixStream,
-        broker: &UnixStream,
+        requests: &Mutex<UnixStream>,
         answers: &Mutex<&UnixStream>,
     ) -> io::Result<()> {
         let mut reader = Reader::new(client);
@@ -96,45 +109,40 @@ impl Relay {
                 }
                 continue;
             }
-            if contains(frame.json(), b"channel.open") {
-                match self.without_descriptor(&mut frame) {
-                    Ok(()) => {}
-                    Err(answer) => {
-                        answer.write(&lock(answers), &[])?;
-                        continue;
-                    }
-                }
+            if let Err(answer) = self.note_channel(&mut frame) {
+                answer.write(&lock(answers), &[])?;
+                continue;
             }
-            frame.write(broker, &[])?;
+            frame.write(&lock(requests), &[])?;
         }
         Ok(())
     }
 
-    /// Makes a request for a descriptor one for a token. The error is the answer of a request that is refused.
-    fn without_descriptor(&self, frame: &mut Frame) -> Result<(), Frame> {
-        let Ok(mut message) = serde_json::from_slice::<Value>(frame.json()) else { return Ok(()) };
-        let is_open = message.get("method").is_some_and(|method| method == "channel.open");
-        let Some(params) = message.get_mut("params").filter(|_| is_open) else { return Ok(()) };
-        let names = ["handle", "want_fd", "framing", "direction", "close"];
-        if let Value::Array(values) = params {
-            let values = std::mem::take(values);
-            let named = names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value));
-            *params = named.collect();
-        }
-        let Value::Object(fields) = params else { return Ok(()) };
-        if fields.get("want_fd") != Some(&Value::Bool(true)) {
+    /// Notes a request for a channel, and makes it one for a token. The error is the answer to a request that is refused.
+    fn note_channel(&self, frame: &mut Frame) -> Result<(), Frame> {
+        let words = ["channel.open", "want_channel", "socket.fileno", "socket.detach"];
+        if !words.iter().any(|word| contains(frame.json(), word.as_bytes())) {
             return Ok(());
         }
-        fields.remove("want_fd");
-        let frames = fields.remove("framing").is_some_and(|framing| framing == "frames");
-        // The frame `close` of the channel closes the handle after all data.
-        let close = fields.get("close") == Some(&Value::Bool(true));
+        let Ok(mut message) = serde_json::from_slice::<Value>(frame.json()) else { return Ok(()) };
         let Some(id) = message.get("id").cloned() else { return Ok(()) };
+        let method = message.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let Some(params) = message.get_mut("params") else { return Ok(()) };
+        let asked = match &*method {
+            "channel.open" => without_descriptor(params),
+            "socket.fileno" => attributes_of(params, false),
+            "socket.detach" => attributes_of(params, true),
+            _ => with_socket(params),
+        };
+        let Some(asked) = asked else { return Ok(()) };
+        if matches!(asked, Asked::Attributes(_)) {
+            message["method"] = json!("socket.attributes");
+        }
         let mut waiting = self.waiting();
         if waiting.len() >= CHANNELS_WAITING {
-            return Err(refusal(&id));
+            return Err(too_many(&id));
         }
-        waiting.insert(id.to_string(), Wanted { frames, close });
+        waiting.insert(id.to_string(), asked);
         let attachments = frame.body.split_off(frame.head.content_length);
         frame.body = message.to_string().into_bytes();
         frame.head.content_length = frame.body.len();
@@ -142,7 +150,12 @@ impl Relay {
         Ok(())
     }
 
-    fn pass_answers(&self, broker: &UnixStream, answers: &Mutex<&UnixStream>) -> io::Result<()> {
+    fn pass_answers(
+        &self,
+        broker: &UnixStream,
+        requests: &Arc<Mutex<UnixStream>>,
+        answers: &Mutex<&UnixStream>,
+    ) -> io::Result<()> {
         let mut reader = Reader::new(broker);
         while let Some(frame) = reader.next()? {
             if frame.head.descriptors > 0 {
@@ -155,19 +168,28 @@ impl Relay {
                 frame.write(&lock(answers), &[])?;
                 continue;
             }
-            let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
+            let mut message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
             let id = message.get("id").map(Value::to_string).unwrap_or_default();
-            let wanted = self.waiting().remove(&id);
-            let path = message.get("result").and_then(|result| result.get("path")?.as_str());
-            let (Some(wanted), Some(path)) = (wanted, path) else {
+            let asked = self.waiting().remove(&id);
+            if let Some(Asked::Attributes(detached)) = asked
+                && let Some(kind) = message.get("result").and_then(|result| result.get("type"))
+            {
+                let number = message.get("id").unwrap_or(&Value::Null);
+                if *kind == json!(libc::SOCK_STREAM) {
+                    self.waiting().insert(id, Asked::Stream(detached));
+                    open(number, detached).write(&lock(requests), &[])?;
+                } else {
+                    refusal(number).write(&lock(answers), &[])?;
+                }
+                continue;
+            }
+            let Some(granted) = asked.and_then(|asked| asked.granted(&mut message)) else {
                 frame.write(&lock(answers), &[])?;
                 continue;
             };
-            match self.begin(path, wanted) {
+            match self.begin(granted, requests) {
                 Ok(clients) => {
-                    let id = message.get("id").cloned().unwrap_or_default();
-                    let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "fd": true } });
-                    let answer = Frame::of(answer.to_string().into_bytes(), 1);
+                    let answer = Frame::of(message.to_string().into_bytes(), 1);
                     answer.write(&lock(answers), &[clients.into()])?;
                 }
                 Err(error) => {
@@ -180,24 +202,96 @@ impl Relay {
     }
 
     /// Begins a channel, and returns the client's end.
-    fn begin(&self, path: &str, wanted: Wanted) -> io::Result<UnixStream> {
+    fn begin(&self, granted: Granted, requests: &Arc<Mutex<UnixStream>>) -> io::Result<UnixStream> {
+        let Granted { wanted, path, last } = granted;
         let remote = self.dialer.dial().map_err(io::Error::other)?;
         let (own, clients) = UnixStream::pair()?;
-        let (path, user, start) = (path.to_owned(), self.user.clone(), self.starting.begin());
+        let (user, open) = (self.user.another(), self.channels.begin());
+        let requests = requests.clone();
         thread::Builder::new().spawn(move || {
-            if wanted.frames {
-                channel::copy(&path, &remote, &own, start);
-            } else {
-                channel::run(&path, &remote, &own, start, wanted.close);
-            }
-            drop(user);
+            channel::run(&path, wanted, &remote, &own);
+            // Best effort: without the broker there is no socket either.
+            last.and_then(|request| request.write(&lock(&requests), &[]).ok());
+            drop((user, open));
         })?;
         Ok(clients)
     }
 }
 
-fn lock<'a, 'b>(answers: &'a Mutex<&'b UnixStream>) -> MutexGuard<'a, &'b UnixStream> {
-    answers.lock().unwrap_or_else(PoisonError::into_inner)
+/// A channel that the broker has granted.
+#[derive(Debug)]
+struct Granted {
+    wanted: Wanted,
+    path: String,
+    /// The request at its end.
+    last: Option<Frame>,
+}
+
+impl Asked {
+    /// The channel that an answer grants, and its path. In the answer, a descriptor takes the place of the token.
+    fn granted(self, message: &mut Value) -> Option<Granted> {
+        let result = message.get_mut("result")?;
+        let (wanted, channel, last) = match self {
+            Self::Attributes(_) => return None,
+            Self::Open(wanted) => (wanted, result, None),
+            Self::WithSocket => {
+                let frames = result.get("type")? != &json!(libc::SOCK_STREAM);
+                // The frame `close` does not arrive if the peer has reset the connection.
+                let last = close(result.get("handle")?);
+                (Wanted { frames, close: true }, result.get_mut("channel")?, Some(last))
+            }
+            Self::Stream(Detached { close, .. }) => (Wanted { frames: false, close }, result, None),
+        };
+        let path = channel.get("path")?.as_str()?.to_owned();
+        let is_number = matches!(self, Self::Stream(_));
+        *channel = if is_number { json!(1) } else { json!({ "fd": true }) };
+        Some(Granted { wanted, path, last })
+    }
+}
+
+/// Makes the parameters of `channel.open` those of a request for a token; `None` if they are already.
+fn without_descriptor(params: &mut Value) -> Option<Asked> {
+    if let Value::Array(values) = params {
+        let values = std::mem::take(values);
+        let named = OPEN.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value));
+        *params = named.collect();
+    }
+    let fields = params.as_object_mut()?;
+    if fields.get("want_fd") != Some(&Value::Bool(true)) {
+        return None;
+    }
+    fields.remove("want_fd");
+    let frames = fields.remove("framing").is_some_and(|framing| framing == "frames");
+    // The frame `close` of the channel closes the handle after all data.
+    let close = fields.get("close") == Some(&Value::Bool(true));
+    Some(Asked::Open(Wanted { frames, close }))
+}
+
+/// Whether the named parameters of another call ask for a channel.
+fn with_socket(params: &Value) -> Option<Asked> {
+    (params.get("want_channel")? == true).then_some(Asked::WithSocket)
+}
+
+/// The handle in the parameters of `socket.fileno` or `socket.detach`, which are those of `socket.attributes` too.
+fn attributes_of(params: &Value, close: bool) -> Option<Asked> {
+    let handle = params.get("handle").or_else(|| params.get(0))?.as_u64()?;
+    Some(Asked::Attributes(Detached { handle, close }))
+}
+
+fn open(id: &Value, Detached { handle, close }: Detached) -> Frame {
+    let params = json!({ "handle": handle, "close": close });
+    let request = json!({ "jsonrpc": "2.0", "id": id, "method": "channel.open", "params": params });
+    Frame::of(request.to_string().into_bytes(), 0)
+}
+
+/// A notification, which has no answer.
+fn close(handle: &Value) -> Frame {
+    let request = json!({ "jsonrpc": "2.0", "method": "socket.close", "params": [handle] });
+    Frame::of(request.to_string().into_bytes(), 0)
+}
+
+fn lock<T>(stream: &Mutex<T>) -> MutexGuard<'_, T> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
@@ -209,8 +303,20 @@ fn refusal(id: &Value) -> Frame {
 }
 
 fn failed(id: &Value, message: &str) -> Frame {
-    let data = json!({ "kind": "descriptor", "errno": libc::EBADF, "name": "EBADF" });
-    let error = json!({ "code": DESCRIPTOR, "message": message, "data": data });
+    error(id, ErrorKind::Descriptor, message, json!({ "errno": libc::EBADF, "name": "EBADF" }))
+}
+
+fn too_many(id: &Value) -> Frame {
+    let message =
+        format!("the agent opens at most {CHANNELS_WAITING} channels of one connection at once");
+    let data =
+        json!({ "errno": libc::ENOBUFS, "name": "ENOBUFS", "limit": "agent_channels_waiting" });
+    error(id, ErrorKind::Limit, &message, data)
+}
+
+fn error(id: &Value, kind: ErrorKind, message: &str, mut data: Value) -> Frame {
+    data["kind"] = json!(kind.entry().name);
+    let error = json!({ "code": kind.code(), "message": message, "data": data });
     let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
     Frame::of(answer.to_string().into_bytes(), 0)
 }
@@ -226,8 +332,34 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_the_code_of_the_protocol() {
-        let kind = sockbroker_proto::error::ErrorKind::Descriptor;
-        assert_eq!((kind.code(), kind.entry().name), (DESCRIPTOR, "descriptor"));
+    fn requests_for_descriptors_become_requests_for_tokens() {
+        let mut params = json!([7, true, "frames"]);
+        let wanted = Wanted { frames: true, close: false };
+        assert_eq!(without_descriptor(&mut params), Some(Asked::Open(wanted)));
+        assert_eq!(params, json!({ "handle": 7 }));
+        let mut params = json!({ "handle": 7, "want_fd": true, "close": true });
+        let wanted = Wanted { frames: false, close: true };
+        assert_eq!(without_descriptor(&mut params), Some(Asked::Open(wanted)));
+        assert_eq!(params, json!({ "handle": 7, "close": true }));
+        assert_eq!(without_descriptor(&mut json!([7])), None);
+        assert_eq!(with_socket(&json!({ "want_channel": true })), Some(Asked::WithSocket));
+        assert_eq!(with_socket(&json!({ "want_channel": false })), None);
+        let detached = Some(Asked::Attributes(Detached { handle: 7, close: true }));
+        assert_eq!(attributes_of(&json!([7]), true), detached);
+        assert_eq!(attributes_of(&json!({ "handle": 7 }), true), detached);
+    }
+
+    #[test]
+    fn answers_get_a_descriptor_in_place_of_the_token() {
+        let channel = json!({ "fd": false, "token": "x", "path": "/channel/x", "seconds": 30 });
+        let mut answer =
+            json!({ "id": 1, "result": { "handle": 9, "type": 2, "channel": channel } });
+        let Granted { wanted, path, last } = Asked::WithSocket.granted(&mut answer).unwrap();
+        assert_eq!((wanted, &*path), (Wanted { frames: true, close: true }, "/channel/x"));
+        assert!(contains(last.unwrap().json(), b"[9]"));
+        let expected =
+            json!({ "id": 1, "result": { "handle": 9, "type": 2, "channel": { "fd": true } } });
+        assert_eq!(answer, expected);
+        assert!(Asked::WithSocket.granted(&mut json!({ "id": 1, "error": {} })).is_none());
     }
 }

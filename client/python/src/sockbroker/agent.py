@@ -42,7 +42,7 @@ class AgentRoute(UnixRoute):
 
     def is_usable(self) -> bool:
         """Whether the agent is there."""
-        return os.path.exists(self._path)
+        return _is_served(self._path)
 
 
 def find(endpoint: Endpoint) -> AgentRoute:

@@ -76,9 +76,9 @@ TEXTS = {
         with lab.create_connection(server.getsockname()) as plain:
             with context.wrap_socket(plain, server_hostname="localhost") as secure:
                 secure.sendall(b"secret"); print(secure.version(), secure.recv(100)); secure.unwrap()
-        # The socket is connected after it was wrapped, and closed without reading the tickets.
-        with context.wrap_socket(lab.socket(), server_hostname="localhost") as secure:
-            secure.connect(server.getsockname())
+        # It is closed without reading the tickets, and without the end of TLS.
+        plain = lab.create_connection(server.getsockname())
+        with context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False) as secure:
             secure.sendall(b"again"); print(secure.recv(100))
         thread.join()
     """,
@@ -96,6 +96,27 @@ TEXTS = {
             writing = asyncio.ensure_future(write())
             print(len(await reader.read())); await writing; await task; writer.close()
         asyncio.run(main())
+    """,
+    # The requests of calls.
+    "requests": """
+        from sockbroker import session
+        calls, call = [], session.Session.call
+        def record(self, method, *arguments, **parts):
+            calls.append(method.partition(".")[2])
+            return call(self, method, *arguments, **parts)
+        session.Session.call = record
+        def used(action):
+            calls.clear(); result = action(); print(*calls); return result
+        server = socket.create_server(("127.0.0.1", 0))
+        client = used(lambda: lab.create_connection(server.getsockname(), 60))
+        served = server.accept()[0]
+        served.sendall(b"data")
+        def use():
+            client.sendall(b"x"); client.settimeout(7); client.recv(9); client.setblocking(True); client.shutdown(1)
+            assert client.getsockopt(lab.SOL_SOCKET, lab.SO_TYPE) == lab.SOCK_STREAM
+        used(use)
+        used(client.close)
+        assert served.recv(1) == b"x" and served.recv(1) == b""
     """,
     # What was written before the program ended is sent.
     "exit": """
@@ -115,12 +136,38 @@ EXPECTED = {
     "descriptors": "of the child\nforked\nb''\nENOTSUP\n",
     "ssl": "TLSv1.3 b'terces'\nb'niaga'\n",
     "asyncio": "1000000\n",
+    "requests": "create_connection open\n\n\n",
     "exit": "3000000\n",
 }
+KILLED = """
+    def started(program):
+        found = []
+        for number in filter(str.isdigit, os.listdir("/proc")):
+            try: words = open(f"/proc/{number}/cmdline").read().split(chr(0))
+            except OSError: continue
+            if words[0].endswith(program) and any(os.environ["XDG_RUNTIME_DIR"] in word for word in words):
+                found.append(int(number))
+        return found
+    peer = socket.create_server(("127.0.0.1", 0))
+    for program in ("/sockbroker", "ssh"):
+        client = lab.create_connection(peer.getsockname())
+        served = peer.accept()[0]
+        client.sendall(b"1"); assert served.recv(1) == b"1"
+        (victim,) = started(program)
+        os.kill(victim, 9)
+        print(client.recv(1), served.recv(1))
+        try: client.send(b"x")
+        except BrokenPipeError: print("EPIPE")
+        try: client.getsockname()
+        except OSError: print("lost")
+        while started("ssh"): pass
+"""
 HEAD = "import asyncio, errno, os, select, socket, ssl, subprocess, sys, tempfile, threading\nimport sockbroker\n"
 
 
 class OnThisMachine(unittest.TestCase):
+    expected = EXPECTED
+
     @classmethod
     def setUpClass(cls):
         cls.broker = Broker()
@@ -132,12 +179,15 @@ class OnThisMachine(unittest.TestCase):
         cls.broker.stop()
 
     def check(self, name, *arguments):
-        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2]).socket\n{textwrap.dedent(TEXTS[name])}"
+        self.run_text(TEXTS[name], self.expected[name], *arguments)
+
+    def run_text(self, text, expected, *arguments):
+        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2]).socket\n{textwrap.dedent(text)}"
         ended = subprocess.run(
             [sys.executable, "-c", text, self.url, "channel", *arguments], env=environment(**self.more),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
         )  # fmt: skip
-        self.assertEqual((ended.stdout, ended.returncode), (EXPECTED[name], 0), ended.stderr)
+        self.assertEqual((ended.stdout, ended.returncode), (expected, 0), ended.stderr)
 
     def test_streams_have_the_calls_of_native_ones(self):
         self.check("streams")
@@ -158,12 +208,17 @@ class OnThisMachine(unittest.TestCase):
     def test_asyncio_uses_the_descriptor(self):
         self.check("asyncio")
 
+    def test_data_timeouts_and_close_need_no_requests(self):
+        self.check("requests")
+
     def test_program_that_ends_loses_nothing(self):
         self.check("exit")
 
 
 class OverSsh(OnThisMachine):
     """The same through `sockbroker agent`, which the package starts."""
+
+    expected = {**EXPECTED, "requests": "create_connection\n\n\n"}
 
     @classmethod
     def setUpClass(cls):
@@ -182,8 +237,14 @@ class OverSsh(OnThisMachine):
 
     def test_programs_share_one_agent(self):
         self.check("streams")
+        before = self.sshd.log().count(LOGGED_IN)
         self.check("streams")
-        self.assertEqual(self.sshd.log().count(LOGGED_IN), 1)
+        self.assertEqual(self.sshd.log().count(LOGGED_IN), before)
+
+    def test_killed_agent_or_ssh_ends_sockets_and_the_next_socket_logs_in_again(self):
+        before = self.sshd.log().count(LOGGED_IN)
+        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2)
+        self.assertEqual(self.sshd.log().count(LOGGED_IN), max(before, 1) + 1)
 
 
 class WithoutProgram(unittest.TestCase):
