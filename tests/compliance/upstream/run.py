@@ -132,7 +132,7 @@ def compare(given, suite, mode, native, folder):
         brokered["outcomes"].update(retried["outcomes"])
     calls, found = broker.stop()
     found = [f"{suite} {mode}: {line}" for line in found]
-    found += judge.faults(native, brokered, EXCUSED.get(mode, ()))
+    found += judge.faults(native, brokered, EXCUSED.get(mode, ()), with_channels.UNSTABLE if mode == "channel" else ())
     count, least = len(judge.passed(brokered)), LEAST_PASSED.get((suite, mode), 0)
     print(
         f"{suite} {mode}: {count} passed, {len(judge.passed(native))} natively; {calls} calls of the broker; "

@@ -1,6 +1,6 @@
 """Tests that cannot pass in mode channel, and why.
 
-A test that is listed here and passes fails the run.
+A test in `REASONS` that passes fails the run.
 """
 
 _UNIX = "uses `ssl` with a Unix socket of the broker, which has no descriptor"
@@ -17,3 +17,8 @@ REASONS = {
         for loop in ("EPoll", "Poll")
     },
 }
+
+UNSTABLE = frozenset(
+    f"test.test_ssl.TestPreHandshakeClose.test_preauth_data_to_tls_{side}" for side in ("client", "server")
+)
+"""Tests that can fail: they expect that `close` returns after the reset of the peer. The broker closes the socket later."""

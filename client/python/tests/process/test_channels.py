@@ -162,6 +162,23 @@ KILLED = """
         except OSError: print("lost")
         while started("ssh"): pass
 """
+WRAPPED = """
+import socket, ssl, sys, threading
+context, server_context = ssl.create_default_context(cafile=sys.argv[1]), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server_context.load_cert_chain(sys.argv[1])
+server = socket.create_server(("127.0.0.1", 0))
+def serve():
+    with server_context.wrap_socket(server.accept()[0], server_side=True) as served:
+        served.sendall(served.recv(9)[::-1])
+        served.recv(1)
+thread = threading.Thread(target=serve)
+thread.start()
+with context.wrap_socket(socket.socket(), server_hostname="localhost") as secure:
+    secure.connect(server.getsockname())
+    secure.sendall(b"again")
+    print(secure.recv(9), 0 <= secure.fileno() < 1 << 20)
+thread.join()
+"""
 HEAD = "import asyncio, errno, os, select, socket, ssl, subprocess, sys, tempfile, threading\nimport sockbroker\n"
 
 
@@ -195,15 +212,31 @@ class OnThisMachine(unittest.TestCase):
     def test_descriptors_are_used_like_those_of_native_sockets(self):
         self.check("descriptors")
 
-    @unittest.skipUnless(shutil.which("openssl"), "needs openssl")
-    def test_ssl_uses_the_descriptor(self):
+    def certificate(self):
+        """A file with a key and a certificate."""
+        if not shutil.which("openssl"):
+            raise unittest.SkipTest("needs openssl")
         file = f"{self.broker.folder}/both.pem"
         names = ["-addext", "subjectAltName=DNS:localhost", "-subj", "/CN=localhost", "-days", "2"]
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", *names]
         subprocess.run([*command, "-keyout", file, "-out", f"{file}.certificate"], check=True, capture_output=True)
         with open(f"{file}.certificate", encoding="ascii") as certificate, open(file, "a", encoding="ascii") as both:
             both.write(certificate.read())
-        self.check("ssl", file)
+        return file
+
+    def test_unmodified_program_connects_a_wrapped_socket(self):
+        program = f"{self.broker.folder}/program.py"
+        with open(program, "w", encoding="ascii") as file:
+            file.write(WRAPPED)
+        command = ["-m", "sockbroker", "--broker", self.url, "--mode", "channel", program, self.certificate()]
+        ended = subprocess.run(
+            [sys.executable, *command], env=environment(**self.more),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
+        )  # fmt: skip
+        self.assertEqual((ended.stdout, ended.returncode), ("b'niaga' True\n", 0), ended.stderr)
+
+    def test_ssl_uses_the_descriptor(self):
+        self.check("ssl", self.certificate())
 
     def test_asyncio_uses_the_descriptor(self):
         self.check("asyncio")
