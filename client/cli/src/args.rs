@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+use crate::agent::AgentArgs;
 use crate::dial_stdio::DialStdioArgs;
 use crate::exec::ExecArgs;
 use crate::failure::Failure;
@@ -64,7 +65,8 @@ pub(crate) struct Cli {
 }
 
 /// The shared options that a subcommand refuses. Its help does not list them.
-const UNUSED: [(&str, &[&str]); 7] = [
+const UNUSED: [(&str, &[&str]); 8] = [
+    ("agent", &["private", "session", "json"]),
     ("dial-stdio", &["broker", "private", "session", "json"]),
     ("nc", &["session", "json"]),
     ("exec", &["private", "json"]),
@@ -121,6 +123,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Policy(PolicyCommand),
     DialStdio(DialStdioArgs),
+    Agent(AgentArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Run as the broker, with the command line of sockbrokerd.

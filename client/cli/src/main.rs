@@ -16,6 +16,7 @@ mod interrupt;
 mod broker;
 mod call;
 mod dial_stdio;
+mod agent;
 mod discover;
 mod info;
 mod list;
@@ -81,6 +82,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::DialStdio(args) => {
             global.refuse("dial-stdio").and_then(|()| dial_stdio::run(args))
         }
+        Command::Agent(args) => agent::run(global, args),
         Command::Broker(args) => broker::run(args),
     }
 }

@@ -122,6 +122,12 @@ impl ClientEnd {
         socket::shutdown(self.0.get_ref().as_fd(), libc::SHUT_WR).ok();
     }
 
+    /// Ends what the client writes: it gets `EPIPE`.
+    pub fn end_input(&self) {
+        // As above.
+        socket::shutdown(self.0.get_ref().as_fd(), libc::SHUT_RD).ok();
+    }
+
     /// Whether the client has closed its end in both directions.
     pub fn is_hung_up(&self) -> bool {
         stream::is_hung_up(self.0.get_ref().as_fd()).unwrap_or(true)

@@ -59,14 +59,16 @@ fn cpython_socket_tests_pass_for_an_unprivileged_user() {
 
 #[test]
 fn cpython_tests_of_modules_based_on_socket_pass() {
+    let test = "cpython_tests_of_modules_based_on_socket_pass";
+    println!("{}", compare(test, &["--suite", "test_selectors"]));
     let suites = [
-        "test_selectors",
         "test_asyncio.test_sock_lowlevel",
         "test_asyncio.test_streams",
         "test_socketserver",
         "test_httplib",
         "test_ssl",
     ];
-    let arguments: Vec<_> = suites.iter().flat_map(|suite| ["--suite", suite]).collect();
-    println!("{}", compare("cpython_tests_of_modules_based_on_socket_pass", &arguments));
+    let suites = suites.iter().flat_map(|suite| ["--suite", suite]);
+    let modes = ["--mode", "mediated", "--mode", "channel"];
+    println!("{}", compare(test, &suites.chain(modes).collect::<Vec<_>>()));
 }

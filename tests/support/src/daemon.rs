@@ -389,6 +389,11 @@ pub fn kill_process(number: u32) {
     kill(pid(number), Signal::SIGKILL).unwrap();
 }
 
+/// Sends SIGTERM to a process.
+pub fn terminate_process(number: u32) {
+    kill(pid(number), Signal::SIGTERM).unwrap();
+}
+
 /// Stops a process, such as a worker, without ending it.
 pub fn stop_process(number: u32) {
     kill(pid(number), Signal::SIGSTOP).unwrap();

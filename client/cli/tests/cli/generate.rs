@@ -9,7 +9,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::{PROGRAM, run};
 
-const SUBCOMMANDS: [&str; 15] = [
+const SUBCOMMANDS: [&str; 16] = [
     "call",
     "discover",
     "info",
@@ -23,6 +23,7 @@ const SUBCOMMANDS: [&str; 15] = [
     "demo",
     "policy",
     "dial-stdio",
+    "agent",
     "completions",
     "man",
 ];

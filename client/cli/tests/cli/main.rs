@@ -12,6 +12,7 @@ mod failures;
 mod lists;
 mod nc;
 mod netns;
+mod agent;
 mod ping;
 mod ssh;
 mod sniff;

@@ -1,11 +1,14 @@
 """The socket class of mode `channel`: connected streams have a descriptor with their data.
 
-The broker moves the data between the descriptor and the socket. So
+The broker, or the agent for a broker of another machine, moves the data between the descriptor and the socket. So
 data is sent and received by system calls, and `ssl`, `asyncio`, `selectors`, `sendfile`, `fork` and child processes use
 the descriptor like that of a native socket. Other sockets and all other calls are those of mode `remote`.
 """
 
 from __future__ import annotations
+
+import errno
+import os
 
 from . import native
 from .arguments import method
@@ -17,6 +20,8 @@ from .mediated import MediatedSocket
 _UNIX = int(native.module.AF_UNIX)
 _STREAM = int(native.module.SOCK_STREAM)
 _OOB = int(native.module.MSG_OOB)
+_SOL_SOCKET = int(native.module.SOL_SOCKET)
+_SO_TYPE = int(native.module.SO_TYPE)
 
 
 class ChannelSocket(MediatedSocket):
@@ -28,12 +33,39 @@ class ChannelSocket(MediatedSocket):
         handle = self._handle
         return handle is not None and handle.channel is not None
 
+    def _has_descriptor(self) -> bool:
+        return super()._has_descriptor() and (self._has_channel() or native.family_of(self) == _UNIX)
+
+    # `ssl` reads the number of the descriptor before it connects. So a stream has one from the beginning, which the
+    # channel then gets.
+
+    def _become(self, passed: Transit) -> None:
+        super()._become(passed)
+        spec = passed.spec
+        if spec.type == _STREAM and spec.family != _UNIX and passed.handle.channel is None:
+            native.Socket.__init__(self, *spec[:3], native.module.socket(_UNIX, _STREAM).detach())
+            self._apply_timeout(native.Socket.settimeout, spec.timeout)
+
     def _begin_channel(self) -> None:
         """Gets the descriptor of a stream that has been connected."""
         spec, handle = spec_of(self), self._open()
-        if spec.type == _STREAM and spec.family != _UNIX and handle.channel is None:
-            made = with_channel(Transit(handle.pseudo_descriptor(), handle, spec))
-            self._become(made)
+        if spec.type != _STREAM or spec.family == _UNIX or handle.channel is not None:
+            return
+        number = native.Socket.fileno(self)
+        made = with_channel(Transit(handle.pseudo_descriptor(), handle, spec))
+        os.dup2(made, number, inheritable=False)
+        native.module.close(made)
+        self._apply_timeout(native.Socket.settimeout, spec.timeout)
+        self._note_descriptor()
+
+    @method
+    def detach(self) -> int:
+        if not self._has_descriptor() and self._handle is not None and native.Socket.fileno(self) >= 0:
+            native.module.close(native.Socket.detach(self))
+        return super().detach()
+
+    def _readopt(self) -> bool:
+        return False  # the descriptor is not the socket
 
     # Connections. A connection that does not wait would have no descriptor for its end, so each call waits.
 
@@ -57,6 +89,23 @@ class ChannelSocket(MediatedSocket):
         if made.spec.type == _STREAM and made.spec.family != _UNIX:
             made = with_channel(made)
         return made, address
+
+    @method
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            # The broker closes the handle when the peer has reset the connection.
+            if error.errno != errno.EBADF or not self._has_channel():
+                raise
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    @method
+    def getsockopt(self, level: Any, option: Any, *length: Any) -> Any:
+        # `ssl` asks for the type, which is known, also of a socket that has been reset.
+        if (level, option, length) == (_SOL_SOCKET, _SO_TYPE, ()) and self._has_channel():
+            return int(native.type_of(self))
+        return super().getsockopt(level, option, *length)
 
     @method
     def shutdown(self, how: Any, /) -> None:

@@ -120,7 +120,7 @@ class Client:
             from .routes import find  # as above
 
             self._route = None  # ends it, unless sessions use it
-            self._route = find(self.settings.endpoint)
+            self._route = find(self.settings.endpoint, self.has_channels)
         return self._route
 
     def _retire(self, session: Session) -> None:

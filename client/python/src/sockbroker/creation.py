@@ -33,8 +33,10 @@ def create(client: Client, family: int, type_: int, proto: int, *, netns: str | 
 
 def connection(client: Client, params: dict[str, Any]) -> Transit:
     """`socket.create_connection`, with the descriptor of a channel if the mode has one."""
+    if client.has_channels and not client.settings.endpoint.passes_descriptors:
+        params = {**params, "want_channel": True}  # the agent returns the descriptor at once
     made = _call(client, "socket.create_connection", params)[0]
-    return with_channel(made) if client.has_channels else made
+    return with_channel(made) if client.has_channels and made.handle.channel is None else made
 
 
 def with_channel(made: Transit) -> Transit:
@@ -98,7 +100,11 @@ def transit(session: Session, made: Any, response: Response) -> Transit:
     handle = Handle(session, made["handle"])
     spec = SocketSpec(made["family"], made["type"], made["proto"], made["timeout"])
     descriptor = response.take_descriptor()
-    return Transit(handle.pseudo_descriptor() if descriptor is None else descriptor, handle, spec)
+    if descriptor is None:
+        return Transit(handle.pseudo_descriptor(), handle, spec)
+    if made.get("channel") is not None:
+        handle.note_channel(descriptor)
+    return Transit(descriptor, handle, spec)
 
 
 def discard(session: Session, response: Response) -> None:

@@ -80,9 +80,14 @@ class MediatedSocket(BrokeredSocket):
     @method
     def fileno(self) -> int:
         """The descriptor, or a pseudo descriptor, which `select` and `poll` of this package accept."""
-        descriptor: int = native.Socket.fileno(self)
         handle = self._handle
-        return descriptor if descriptor >= 0 or handle is None else handle.pseudo_descriptor()
+        if handle is None or self._has_descriptor():
+            return native.Socket.fileno(self)  # type: ignore[no-any-return]
+        return handle.pseudo_descriptor()
+
+    def _has_descriptor(self) -> bool:
+        """Whether this process has a descriptor with the data of the socket."""
+        return native.Socket.fileno(self) >= 0  # type: ignore[no-any-return]
 
     # Addresses and connections.
 
@@ -101,7 +106,7 @@ class MediatedSocket(BrokeredSocket):
             handle.undelivered = handle.undelivered or UndeliveredResults()
             handle.undelivered.accepted.append(accepted(response))
 
-        wants_descriptor = [True] if native.Socket.fileno(self) >= 0 else []
+        wants_descriptor = [True] if self._has_descriptor() else []
         return accepted(handle.call("accept", wants_descriptor, takes_descriptors=True, undelivered=keep))
 
     @method
@@ -118,7 +123,7 @@ class MediatedSocket(BrokeredSocket):
             return
         if handle.session.is_stale():
             handle.session.follow_identity()
-            if native.Socket.fileno(self) >= 0:
+            if self._has_descriptor():
                 _bind_with_present_rights(self, handle.session.client, address, encoded)
                 return
         handle.call("bind", [encoded])

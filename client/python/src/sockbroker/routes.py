@@ -6,8 +6,12 @@ from .route import CommandRoute, Route, UnixRoute
 from .settings import Endpoint
 
 
-def find(endpoint: Endpoint) -> Route:
-    """The way to a broker. Logs in if it is behind ssh. Raises `BrokerError`."""
+def find(endpoint: Endpoint, has_channels: bool = False) -> Route:
+    """The way to a broker. Logs in if it is behind ssh: with channels by an agent. Raises `BrokerError`."""
+    if endpoint.ssh is not None and has_channels:
+        from . import agent  # as below
+
+        return agent.find(endpoint)
     if endpoint.ssh is not None:
         from . import ssh  # slow to import, and for this alone
 

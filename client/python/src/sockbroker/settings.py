@@ -133,7 +133,7 @@ def _mode_of(place: Endpoint, default: str) -> str:
 
 def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
     """Raises `ValueError` for settings that do not fit together."""
-    if check_mode(mode) != REMOTE and not place.passes_descriptors:
+    if check_mode(mode) != REMOTE and not place.passes_descriptors and not (mode == CHANNEL and place.ssh):
         way = "ssh" if place.ssh else "a command"
         raise ValueError(f"cannot use mode {mode} with the broker at {place}: {way} passes no descriptors; use remote")
     if netns is not None and mode == DIRECT:

@@ -14,7 +14,8 @@ import unittest
 from process.common import BROKER
 
 _SERVER = "/usr/sbin/sshd"
-_PROGRAM = pathlib.Path(BROKER).with_name("sockbroker")
+PROGRAM = pathlib.Path(BROKER).with_name("sockbroker")
+"""The command line, if it is built."""
 _PRIVILEGE_SEPARATION = "/run/sshd"
 
 NO_FORWARDING = "AllowStreamLocalForwarding no"
@@ -35,7 +36,7 @@ def require_shell():
     """Skips the test if sshd cannot start `sockbroker` as this user."""
     if not pwd.getpwuid(os.geteuid()).pw_shell.endswith("bash"):
         raise unittest.SkipTest("bash is not the login shell of this user")
-    if not _PROGRAM.exists():
+    if not PROGRAM.exists():
         raise unittest.SkipTest("the program sockbroker is not built")
 
 
@@ -65,7 +66,7 @@ PidFile none
 LogLevel VERBOSE
 PrintMotd no
 PrintLastLog no
-SetEnv HOME={self.folder}/home PATH={_PROGRAM.parent}:/usr/bin:/bin
+SetEnv HOME={self.folder}/home PATH={PROGRAM.parent}:/usr/bin:/bin
 {further}
 """)
         self.write("config/sockbroker/127.0.0.1/ssh_config", f"""

@@ -7,6 +7,7 @@ import textwrap
 import unittest
 
 from process.common import SECONDS, Broker, environment
+from process.sshd import LOGGED_IN, PROGRAM, Sshd, require_ssh
 
 TEXTS = {
     # Calls, timeouts and half-close.
@@ -65,6 +66,8 @@ TEXTS = {
         server_context.load_cert_chain(sys.argv[3])
         server = lab.create_server(("127.0.0.1", 0))
         def serve():
+            for _ in range(2): answer()
+        def answer():
             with server_context.wrap_socket(server.accept()[0], server_side=True) as served:
                 data = served.recv(100); served.sendall(data[::-1])
                 try: served.unwrap().close()
@@ -73,6 +76,10 @@ TEXTS = {
         with lab.create_connection(server.getsockname()) as plain:
             with context.wrap_socket(plain, server_hostname="localhost") as secure:
                 secure.sendall(b"secret"); print(secure.version(), secure.recv(100)); secure.unwrap()
+        # It is closed without reading the tickets, and without the end of TLS.
+        plain = lab.create_connection(server.getsockname())
+        with context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False) as secure:
+            secure.sendall(b"again"); print(secure.recv(100))
         thread.join()
     """,
     "asyncio": """
@@ -90,6 +97,27 @@ TEXTS = {
             print(len(await reader.read())); await writing; await task; writer.close()
         asyncio.run(main())
     """,
+    # The requests of calls.
+    "requests": """
+        from sockbroker import session
+        calls, call = [], session.Session.call
+        def record(self, method, *arguments, **parts):
+            calls.append(method.partition(".")[2])
+            return call(self, method, *arguments, **parts)
+        session.Session.call = record
+        def used(action):
+            calls.clear(); result = action(); print(*calls); return result
+        server = socket.create_server(("127.0.0.1", 0))
+        client = used(lambda: lab.create_connection(server.getsockname(), 60))
+        served = server.accept()[0]
+        served.sendall(b"data")
+        def use():
+            client.sendall(b"x"); client.settimeout(7); client.recv(9); client.setblocking(True); client.shutdown(1)
+            assert client.getsockopt(lab.SOL_SOCKET, lab.SO_TYPE) == lab.SOCK_STREAM
+        used(use)
+        used(client.close)
+        assert served.recv(1) == b"x" and served.recv(1) == b""
+    """,
     # What was written before the program ended is sent.
     "exit": """
         peer = socket.create_server(("127.0.0.1", 0))
@@ -106,14 +134,57 @@ TEXTS = {
 EXPECTED = {
     "streams": "timeout\nEAGAIN\nTrue 0\n(b'ab', None) 1 b'c'\n300000\n",
     "descriptors": "of the child\nforked\nb''\nENOTSUP\n",
-    "ssl": "TLSv1.3 b'terces'\n",
+    "ssl": "TLSv1.3 b'terces'\nb'niaga'\n",
     "asyncio": "1000000\n",
+    "requests": "create_connection open\n\n\n",
     "exit": "3000000\n",
 }
+KILLED = """
+    def started(program):
+        found = []
+        for number in filter(str.isdigit, os.listdir("/proc")):
+            try: words = open(f"/proc/{number}/cmdline").read().split(chr(0))
+            except OSError: continue
+            if words[0].endswith(program) and any(os.environ["XDG_RUNTIME_DIR"] in word for word in words):
+                found.append(int(number))
+        return found
+    peer = socket.create_server(("127.0.0.1", 0))
+    for program in ("/sockbroker", "ssh"):
+        client = lab.create_connection(peer.getsockname())
+        served = peer.accept()[0]
+        client.sendall(b"1"); assert served.recv(1) == b"1"
+        (victim,) = started(program)
+        os.kill(victim, 9)
+        print(client.recv(1), served.recv(1))
+        try: client.send(b"x")
+        except BrokenPipeError: print("EPIPE")
+        try: client.getsockname()
+        except OSError: print("lost")
+        while started("ssh"): pass
+"""
+WRAPPED = """
+import socket, ssl, sys, threading
+context, server_context = ssl.create_default_context(cafile=sys.argv[1]), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server_context.load_cert_chain(sys.argv[1])
+server = socket.create_server(("127.0.0.1", 0))
+def serve():
+    with server_context.wrap_socket(server.accept()[0], server_side=True) as served:
+        served.sendall(served.recv(9)[::-1])
+        served.recv(1)
+thread = threading.Thread(target=serve)
+thread.start()
+with context.wrap_socket(socket.socket(), server_hostname="localhost") as secure:
+    secure.connect(server.getsockname())
+    secure.sendall(b"again")
+    print(secure.recv(9), 0 <= secure.fileno() < 1 << 20)
+thread.join()
+"""
 HEAD = "import asyncio, errno, os, select, socket, ssl, subprocess, sys, tempfile, threading\nimport sockbroker\n"
 
 
 class OnThisMachine(unittest.TestCase):
+    expected = EXPECTED
+
     @classmethod
     def setUpClass(cls):
         cls.broker = Broker()
@@ -125,12 +196,15 @@ class OnThisMachine(unittest.TestCase):
         cls.broker.stop()
 
     def check(self, name, *arguments):
-        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2]).socket\n{textwrap.dedent(TEXTS[name])}"
+        self.run_text(TEXTS[name], self.expected[name], *arguments)
+
+    def run_text(self, text, expected, *arguments):
+        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2]).socket\n{textwrap.dedent(text)}"
         ended = subprocess.run(
             [sys.executable, "-c", text, self.url, "channel", *arguments], env=environment(**self.more),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
         )  # fmt: skip
-        self.assertEqual((ended.stdout, ended.returncode), (EXPECTED[name], 0), ended.stderr)
+        self.assertEqual((ended.stdout, ended.returncode), (expected, 0), ended.stderr)
 
     def test_streams_have_the_calls_of_native_ones(self):
         self.check("streams")
@@ -138,21 +212,83 @@ class OnThisMachine(unittest.TestCase):
     def test_descriptors_are_used_like_those_of_native_sockets(self):
         self.check("descriptors")
 
-    @unittest.skipUnless(shutil.which("openssl"), "needs openssl")
-    def test_ssl_uses_the_descriptor(self):
+    def certificate(self):
+        """A file with a key and a certificate."""
+        if not shutil.which("openssl"):
+            raise unittest.SkipTest("needs openssl")
         file = f"{self.broker.folder}/both.pem"
         names = ["-addext", "subjectAltName=DNS:localhost", "-subj", "/CN=localhost", "-days", "2"]
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", *names]
         subprocess.run([*command, "-keyout", file, "-out", f"{file}.certificate"], check=True, capture_output=True)
         with open(f"{file}.certificate", encoding="ascii") as certificate, open(file, "a", encoding="ascii") as both:
             both.write(certificate.read())
-        self.check("ssl", file)
+        return file
+
+    def test_unmodified_program_connects_a_wrapped_socket(self):
+        program = f"{self.broker.folder}/program.py"
+        with open(program, "w", encoding="ascii") as file:
+            file.write(WRAPPED)
+        command = ["-m", "sockbroker", "--broker", self.url, "--mode", "channel", program, self.certificate()]
+        ended = subprocess.run(
+            [sys.executable, *command], env=environment(**self.more),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
+        )  # fmt: skip
+        self.assertEqual((ended.stdout, ended.returncode), ("b'niaga' True\n", 0), ended.stderr)
+
+    def test_ssl_uses_the_descriptor(self):
+        self.check("ssl", self.certificate())
 
     def test_asyncio_uses_the_descriptor(self):
         self.check("asyncio")
 
+    def test_data_timeouts_and_close_need_no_requests(self):
+        self.check("requests")
+
     def test_program_that_ends_loses_nothing(self):
         self.check("exit")
+
+
+class OverSsh(OnThisMachine):
+    """The same through `sockbroker agent`, which the package starts."""
+
+    expected = {**EXPECTED, "requests": "create_connection\n\n\n"}
+
+    @classmethod
+    def setUpClass(cls):
+        require_ssh()
+        if not PROGRAM.exists():
+            raise unittest.SkipTest("the program sockbroker is not built")
+        super().setUpClass()
+        cls.sshd = Sshd()
+        cls.url = cls.sshd.url(cls.broker.path)
+        cls.more = {**cls.sshd.variables, "SOCKBROKER_AGENT": str(PROGRAM)}
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        cls.sshd.stop()
+
+    def test_programs_share_one_agent(self):
+        self.check("streams")
+        before = self.sshd.log().count(LOGGED_IN)
+        self.check("streams")
+        self.assertEqual(self.sshd.log().count(LOGGED_IN), before)
+
+    def test_killed_agent_or_ssh_ends_sockets_and_the_next_socket_logs_in_again(self):
+        before = self.sshd.log().count(LOGGED_IN)
+        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2)
+        self.assertEqual(self.sshd.log().count(LOGGED_IN), max(before, 1) + 1)
+
+
+class WithoutProgram(unittest.TestCase):
+    def test_error_names_the_way_out(self):
+        text = "import sockbroker; sockbroker.connect('ssh://127.0.0.1:1', mode='channel')"
+        ended = subprocess.run(
+            [sys.executable, "-c", text], env=environment(SOCKBROKER_AGENT="/nonexistent/sockbroker"),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
+        )  # fmt: skip
+        self.assertIn("cannot start the agent for the broker at ssh://127.0.0.1:1", ended.stderr)
+        self.assertIn("SOCKBROKER_AGENT", ended.stderr)
 
 
 if __name__ == "__main__":

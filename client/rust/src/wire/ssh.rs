@@ -219,6 +219,14 @@ impl Forward {
         failure(&self.target, &reason)
     }
 
+    /// Whether ssh has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        // Its standard output has no content, and becomes readable when ssh ends.
+        let waited = |output| unix::wait(output, Interest::Readable, Some(Instant::now()));
+        let waited = self.child.stdout.as_ref().map(waited);
+        !matches!(waited, Some(Ok(Readiness::TimedOut)))
+    }
+
     /// The error of a connection through ssh that cannot be made any more.
     pub(crate) fn lost(&self) -> Error {
         let what = format!("ssh to {} has ended", self.target.host());

@@ -171,6 +171,10 @@ impl Pump {
                     receives = false;
                     ended
                 }
+                // The peer had ended its direction before: the direction that would report this is complete.
+                failure = failures.next(), if directions.receives && !receives => {
+                    Ended::Failed(failure)
+                }
             };
             match ended {
                 Ended::Complete => {}
@@ -220,6 +224,8 @@ impl Pump {
                         }
                         failures.add(failure);
                         if last {
+                            // A client that writes and does not read has to learn it too.
+                            self.client.end_input();
                             return self.after_end().await;
                         }
                     }
@@ -244,8 +250,10 @@ impl Pump {
             match read {
                 Ok(0) => break,
                 Ok(_) => {}
-                // Nothing more has arrived, or the client is gone.
-                Err(_) => return Ended::Complete,
+                // Nothing more has arrived.
+                Err(_) if draining => return Ended::Complete,
+                // The client has closed without reading everything: `ECONNRESET`, after what it has sent.
+                Err(_) => return Ended::ClosedByClient,
             }
         }
         match self.framing {

@@ -1,0 +1,150 @@
+//! Moves data between a channel of the remote broker and the agent's end of a pair.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use sockbroker_proto::channel::{ChannelFrame, FRAMES, read_frame, write_data_head, write_frame};
+use sockbroker_sys::poll;
+
+/// The bytes of one read.
+const CHUNK: usize = 64 << 10;
+/// The longest head of the response that begins a channel.
+const HEAD_BYTES_MAX: usize = 8192;
+
+/// A channel that a client has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Whether the client moves frames, and not plain bytes.
+    pub(super) frames: bool,
+    /// Whether the handle is closed when the last copy of the client's descriptor is.
+    pub(super) close: bool,
+}
+
+/// Begins a channel on a connection, and moves its data until the broker has ended it, which it does after it has sent
+/// everything.
+pub(super) fn run(path: &str, wanted: Wanted, remote: &UnixStream, own: &UnixStream) {
+    if begin(path, remote).is_ok() {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                if wanted.frames {
+                    drop(io::copy(&mut &*own, &mut &*remote));
+                } else {
+                    drop(to_broker(own, remote, wanted.close));
+                }
+                // Of what the broker does not take any more, the client learns by `EPIPE`.
+                drop(own.shutdown(Shutdown::Read));
+                drop(remote.shutdown(Shutdown::Write));
+            });
+            let moved = skip_head(remote).and_then(|rest| to_client(rest, wanted, remote, own));
+            if moved.is_err() {
+                // The client does not read. The broker still sends what the client has written.
+                drop(io::copy(&mut &*remote, &mut io::sink()));
+            }
+            drop(own.shutdown(Shutdown::Both));
+        });
+    }
+    drop(own.shutdown(Shutdown::Both));
+}
+
+/// Sends the request. The response is read later, so that the first data does not wait for it.
+fn begin(path: &str, mut remote: &UnixStream) -> io::Result<()> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: {FRAMES}\r\n\r\n"
+    );
+    remote.write_all(request.as_bytes())
+}
+
+/// Reads the head of the response. Returns what follows it.
+fn skip_head(mut remote: &UnixStream) -> io::Result<Vec<u8>> {
+    const END: &[u8] = b"\r\n\r\n";
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "the broker refused the channel");
+    let mut head = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        if let Some(end) = head.windows(END.len()).position(|part| part == END) {
+            let rest = head.split_off(end + END.len());
+            return if head.starts_with(b"HTTP/1.1 101 ") { Ok(rest) } else { Err(refused()) };
+        }
+        let count = remote.read(&mut chunk)?;
+        if count == 0 || head.len() > HEAD_BYTES_MAX {
+            return Err(refused());
+        }
+        head.extend_from_slice(chunk.get(..count).unwrap_or_default());
+    }
+}
+
+/// Sends what the client writes, its half-close, and its close.
+fn to_broker(mut own: &UnixStream, mut remote: &UnixStream, close: bool) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    let mut frame = Vec::with_capacity(CHUNK + 4);
+    let is_closed = loop {
+        let count = match own.read(&mut chunk) {
+            Ok(0) => break is_hung_up(own)?,
+            Ok(count) => count,
+            // The client has closed without reading everything: an error, after what it has written.
+            Err(_) => break true,
+        };
+        frame.clear();
+        write_data_head(&mut frame, count).map_err(io::Error::other)?;
+        frame.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        remote.write_all(&frame)?;
+    };
+    let mut send = |wanted| {
+        let mut frame = Vec::new();
+        write_frame(&mut frame, wanted).map_err(io::Error::other)?;
+        remote.write_all(&frame)
+    };
+    if !is_closed {
+        send(ChannelFrame::End)?;
+        // Until the client closes, or both directions have ended.
+        poll::wait_for_hang_up(own.as_fd())?;
+    }
+    if close { send(ChannelFrame::Close) } else { Ok(()) }
+}
+
+/// Whether the other end is closed, not only shut down.
+fn is_hung_up(own: &UnixStream) -> io::Result<bool> {
+    Ok(poll::poll_now(&[(own.as_fd(), 0)])?.first() != Some(&0))
+}
+
+/// Gives the client what the broker sends, until the broker ends the channel. `buffer` was read before. The error is that
+/// of writing to the client, or of an invalid frame.
+fn to_client(
+    mut buffer: Vec<u8>,
+    wanted: Wanted,
+    mut remote: &UnixStream,
+    mut own: &UnixStream,
+) -> io::Result<()> {
+    if wanted.frames {
+        own.write_all(&buffer)?;
+        return io::copy(&mut remote, &mut own).map(drop);
+    }
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let mut done = 0;
+        while let Some((frame, length)) =
+            read_frame(buffer.get(done..).unwrap_or_default()).map_err(io::Error::other)?
+        {
+            done += length;
+            match frame {
+                ChannelFrame::Data(data) => own.write_all(data)?,
+                ChannelFrame::End => own.shutdown(Shutdown::Write)?,
+                // A pair cannot carry an error: both directions end.
+                ChannelFrame::Reset { .. } => return own.shutdown(Shutdown::Both),
+                ChannelFrame::Urgent(_)
+                | ChannelFrame::Datagram { .. }
+                | ChannelFrame::Dropped(_)
+                | ChannelFrame::Close => {}
+            }
+        }
+        buffer.drain(..done);
+        let count = remote.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(());
+        }
+        buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
+    }
+}
