@@ -27,6 +27,8 @@ mod replay;
 mod demo;
 mod exec;
 mod policy;
+mod pki;
+mod token;
 mod generate;
 
 use std::io::Write as _;
@@ -72,6 +74,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
         Command::Exec(args) => exec::run(global, args),
         Command::Policy(command) => policy::run(global, command),
+        Command::Pki(command) => pki::run(global, command),
+        Command::Token(command) => token::run(global, command),
         Command::Completions(args) => {
             global.refuse("completions").and_then(|()| generate::completions(args))
         }

@@ -6,7 +6,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::run;
 
-const SUBCOMMANDS: [&str; 15] = [
+const SUBCOMMANDS: [&str; 17] = [
     "call",
     "discover",
     "info",
@@ -19,6 +19,8 @@ const SUBCOMMANDS: [&str; 15] = [
     "exec",
     "demo",
     "policy",
+    "pki",
+    "token",
     "dial-stdio",
     "completions",
     "man",
@@ -51,7 +53,15 @@ fn manual_has_a_page_for_each_subcommand() {
             .map(|page| page.unwrap().file_name().into_string().unwrap())
             .collect();
         pages.sort();
-        let names = SUBCOMMANDS.iter().chain(&["extcap", "policy-check", "policy-explain"]);
+        let names = SUBCOMMANDS.iter().chain(&[
+            "extcap",
+            "policy-check",
+            "policy-explain",
+            "pki-init",
+            "pki-server",
+            "pki-client",
+            "token-new",
+        ]);
         let mut expected: Vec<_> = names.map(|name| format!("sockbroker-{name}.1")).collect();
         expected.push("sockbroker.1".to_owned());
         expected.sort();

@@ -35,7 +35,13 @@ pub fn body(data: &[u8]) {
 /// Serves the request of the scene under the policy, and again after a policy that denies everything. Returns the calls
 /// under the first one.
 pub fn serve(scene: &Scene) -> Vec<Call> {
-    let peer = WorkerPeer { uid: scene.uid, gid: scene.uid, groups: Vec::new(), network: None };
+    let peer = WorkerPeer {
+        uid: scene.uid,
+        gid: scene.uid,
+        groups: Vec::new(),
+        network: None,
+        remote: None,
+    };
     let mut opener = Opener::new(POLICIES[0].clone(), peer);
     scene.accepted.iter().for_each(|cookie| opener.accepted(*cookie));
     scene.closed.iter().for_each(|cookie| opener.closed(*cookie));
@@ -89,7 +95,9 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
             is_known(scene)
         }
         ([], Outcome::Answer(Answer::HungUp)) => !is_known(scene),
-        ([], Outcome::Denied(denial)) => is_known(scene) && denial.uid == scene.uid,
+        ([], Outcome::Denied(denial)) => {
+            is_known(scene) && *denial.caller == format!("uid {}", scene.uid)
+        }
         ([], Outcome::Nonsense(reason)) => !reason.is_empty(),
         ([_], Outcome::Answer(Answer::Failed(errno))) => scene.fails == Some(*errno),
         ([Call::Create(_) | Call::CreateIn(..)], Outcome::Socket(..))
