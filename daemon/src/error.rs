@@ -71,6 +71,8 @@ pub enum OpError {
         /// The caller's user id.
         uid: u32,
     },
+    /// What a remote principal cannot do, or why its connection ends.
+    Remote(String),
     /// A network namespace cannot be used for a call.
     Netns {
         call: &'static str,

@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 82] = [
+const EXCEEDED_BY: [(&str, &str); 87] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -32,6 +32,11 @@ const EXCEEDED_BY: [(&str, &str); 82] = [
     ("workers_per_user", "workers"),
     ("worker_starts_per_second", "workers"),
     ("worker_idle_seconds", "workers"),
+    ("remote_connections", "remote::principals"),
+    ("remote_workers", "remote::principals"),
+    ("handshakes", "remote::faults"),
+    ("handshakes_per_address", "remote::faults"),
+    ("handshake_seconds", "remote::faults"),
     ("detect_seconds", "limits"),
     ("partial_seconds", "limits"),
     ("connections", "limits"),

@@ -37,6 +37,7 @@ mod discover;
 mod documentation;
 mod names;
 mod networks;
+mod remote;
 mod captures;
 mod capture_records;
 mod replay;

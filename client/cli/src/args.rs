@@ -15,9 +15,11 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::nc::NcArgs;
 use crate::ping::PingArgs;
+use crate::pki::PkiCommand;
 use crate::policy::PolicyCommand;
 use crate::replay::ReplayArgs;
 use crate::sniff::{SniffArgs, compatible};
+use crate::token::TokenCommand;
 use crate::value::seconds;
 
 /// The text after the options in `--help` and in the manual page.
@@ -65,7 +67,7 @@ pub(crate) struct Cli {
 }
 
 /// The shared options that a subcommand refuses. Its help does not list them.
-const UNUSED: [(&str, &[&str]); 8] = [
+const UNUSED: [(&str, &[&str]); 10] = [
     ("agent", &["private", "session", "json"]),
     ("dial-stdio", &["broker", "private", "session", "json"]),
     ("nc", &["session", "json"]),
@@ -74,6 +76,8 @@ const UNUSED: [(&str, &[&str]); 8] = [
     ("completions", &["broker", "private", "session", "json"]),
     ("man", &["broker", "private", "session", "json"]),
     ("policy", &["broker", "private", "session"]),
+    ("pki", &["broker", "private", "session", "json"]),
+    ("token", &["broker", "private", "session", "json"]),
 ];
 
 /// Returns the command line. The help of a subcommand lists only the options that it accepts.
@@ -122,6 +126,12 @@ pub(crate) enum Command {
     /// Check policy files, or explain which rule decides an action; needs no broker.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Create certificates for clients on other machines, and for their broker; needs no broker.
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Create tokens for clients on other machines; needs no broker.
+    #[command(subcommand)]
+    Token(TokenCommand),
     DialStdio(DialStdioArgs),
     Agent(AgentArgs),
     Completions(CompletionsArgs),

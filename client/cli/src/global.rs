@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// The options of every subcommand. A subcommand that cannot use one refuses it.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The broker to use: unix:PATH, ssh://USER@HOST:PORT/PATH (only HOST is needed), stdio:COMMAND,
+    /// The broker to use: unix:PATH, ssh://USER@HOST:PORT/PATH (only HOST is needed), tls://HOST:PORT, stdio:COMMAND,
     /// ws+unix:PATH or http+unix:PATH, as in SOCKBROKER.
     ///
     /// Default: the value of SOCKBROKER, else the user's socket, else the system's socket.

@@ -28,6 +28,8 @@ mod replay;
 mod demo;
 mod exec;
 mod policy;
+mod pki;
+mod token;
 mod synopsis;
 mod generate;
 
@@ -75,6 +77,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Demo => global.refuse("demo").and_then(|()| demo::run()),
         Command::Exec(args) => exec::run(global, args),
         Command::Policy(command) => policy::run(global, command),
+        Command::Pki(command) => pki::run(global, command),
+        Command::Token(command) => token::run(global, command),
         Command::Completions(args) => {
             global.refuse("completions").and_then(|()| generate::completions(args))
         }

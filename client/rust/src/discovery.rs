@@ -9,6 +9,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
 use crate::host_files;
 use crate::ssh_target::SshTarget;
+use crate::tls_target::TlsTarget;
 
 /// The socket of the system's broker.
 const SYSTEM_SOCKET: &str = "/run/sockbroker/socket";
@@ -114,6 +115,9 @@ impl FromStr for Endpoint {
             Some(("ssh", rest)) => {
                 SshTarget::parse(rest).map(Self::Ssh).map_err(|message| Error::Endpoint { message })
             }
+            Some(("tls", rest)) => {
+                TlsTarget::parse(rest).map(Self::Tls).map_err(|message| Error::Endpoint { message })
+            }
             Some(("ws+unix", rest)) => path(rest).map(Self::WebSocket),
             Some(("http+unix", rest)) => path(rest).map(Self::Http),
             Some(("stdio", rest)) => {
@@ -122,7 +126,7 @@ impl FromStr for Endpoint {
             }
             _ if text.starts_with(['/', '.']) => path(text).map(Self::Unix),
             Some((scheme, _)) if !scheme.contains('/') => fail(
-                "is not an endpoint: use unix:PATH, ssh://HOST, stdio:COMMAND, ws+unix:PATH or http+unix:PATH",
+                "is not an endpoint: use unix:PATH, ssh://HOST, tls://HOST:PORT, stdio:COMMAND, ws+unix:PATH or http+unix:PATH",
             ),
             _ if text.contains('/') => path(text).map(Self::Unix),
             _ => fail("is neither a path nor an endpoint such as unix:PATH"),
@@ -143,6 +147,7 @@ mod tests {
                 "ssh://me@lab7:22/run/s",
                 Endpoint::Ssh(SshTarget::parse("//me@lab7:22/run/s").unwrap()),
             ),
+            ("tls://lab7:80", Endpoint::Tls(TlsTarget::parse("//lab7:80").unwrap())),
             ("ws+unix:/run/s", Endpoint::WebSocket("/run/s".into())),
             ("http+unix:/run/s", Endpoint::Http("/run/s".into())),
             (

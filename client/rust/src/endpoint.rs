@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::ssh_target::SshTarget;
+use crate::tls_target::TlsTarget;
 
 /// The address of a broker, and the protocol of its connections.
 ///
@@ -12,6 +13,7 @@ use crate::ssh_target::SshTarget;
 /// |---|---|---|
 /// | `unix:PATH`, or a path | raw, with descriptors | |
 /// | `ssh://[USER@]HOST[:PORT][/PATH]` | raw | no descriptors; needs ssh |
+/// | `tls://HOST[:PORT]` | raw | no descriptors; needs the files of [`TlsTarget`] |
 /// | `stdio:COMMAND ARGS` | raw; descriptors if the command is `sockbrokerd` itself | one connection, which all threads share |
 /// | `ws+unix:PATH` | base64 | no descriptors |
 /// | `http+unix:PATH` | base64 | no descriptors; one call at a time on each connection; cancelling a call ends the connection |
@@ -33,6 +35,8 @@ pub enum Endpoint {
     /// A socket of another host, through ssh. The user of the login is the caller. It needs nothing on the
     /// other host if sshd can forward sockets, else the program `sockbroker`.
     Ssh(SshTarget),
+    /// The TLS port of a broker on another host. The name of the certificate or of the token is the caller.
+    Tls(TlsTarget),
     /// A program and its arguments, which serves its standard input and output, such as
     /// `sockbrokerd --stdio` or `ssh host sockbrokerd --stdio`. In text the words are separated by
     /// white space; there is no quoting and no shell.
@@ -51,7 +55,7 @@ impl Endpoint {
     pub(crate) fn is_relayed(&self) -> bool {
         match self {
             Self::Unix(_) | Self::WebSocket(_) | Self::Http(_) => false,
-            Self::Ssh(_) => true,
+            Self::Ssh(_) | Self::Tls(_) => true,
             Self::Stdio(words) => {
                 let program = words.first().map(Path::new).and_then(Path::file_name);
                 program != Some(OsStr::new(BROKER))
@@ -65,6 +69,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Ssh(target) => target.fmt(f),
+            Self::Tls(target) => target.fmt(f),
             Self::WebSocket(path) => write!(f, "ws+unix:{}", path.display()),
             Self::Http(path) => write!(f, "http+unix:{}", path.display()),
             Self::Stdio(words) => {

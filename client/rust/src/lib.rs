@@ -38,6 +38,7 @@
 mod lock;
 mod call_timeout;
 mod ssh_target;
+mod tls_target;
 mod endpoint;
 mod error;
 mod discovery;
@@ -66,6 +67,7 @@ pub use error::{Attempt, Error, Result};
 pub use netns::Netns;
 pub use sockbroker_proto as proto;
 pub use ssh_target::SshTarget;
+pub use tls_target::TlsTarget;
 pub use values::{
     AddressHints, AddressInfo, Ancillary, Host, Message, OutgoingAncillary, Polled, SocketSpec,
 };

@@ -116,7 +116,9 @@ impl PayloadEncoding {
     /// The encoding of connections to an endpoint.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         match endpoint {
-            Endpoint::Unix(_) | Endpoint::Ssh(_) | Endpoint::Stdio(_) => Self::Attachments,
+            Endpoint::Unix(_) | Endpoint::Ssh(_) | Endpoint::Tls(_) | Endpoint::Stdio(_) => {
+                Self::Attachments
+            }
             Endpoint::WebSocket(_) | Endpoint::Http(_) => Self::Base64,
         }
     }

@@ -1,13 +1,17 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
+pub mod gateway;
 mod limits;
+mod reaper;
 mod users;
 
 use serde::{Deserialize, Serialize};
+use sockbroker_policy::subject::RemoteIdentity;
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
 pub use limits::{MemoryLimit, SessionLimit};
+pub use reaper::{FromReaper, ToReaper};
 pub use users::{Granted, Subject, UserFacts};
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
@@ -19,6 +23,8 @@ const MESSAGES: u64 = {
     let mut all = 0xcbf2_9ce4_8422_2325;
     all = hash(include_bytes!("message.rs"), all);
     all = hash(include_bytes!("message/limits.rs"), all);
+    all = hash(include_bytes!("message/gateway.rs"), all);
+    all = hash(include_bytes!("message/reaper.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
@@ -64,6 +70,8 @@ pub struct Beginning {
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
     pub id: Option<u32>,
     pub caller: Caller,
+    /// The principal, if it is not on this machine, and the number by which the broker counts for it.
+    pub remote: Option<(u32, RemoteIdentity)>,
 }
 
 /// Whose calls a worker makes, as far as it matters for the ids of calls on `AF_UNIX` sockets.
@@ -75,6 +83,8 @@ pub enum Caller {
     Broker,
     /// Those of another user.
     Other,
+    /// Those of a remote principal, which has no ids here.
+    Remote,
 }
 
 /// Why the monitor does not start the process that makes calls with the ids of the caller.
@@ -183,6 +193,11 @@ pub enum ToWorker {
         request: u64,
         leased: Result<(), MemoryLimit>,
     },
+    /// Ends a connection of a remote principal; its client learns the reason.
+    EndConnection {
+        number: u64,
+        reason: String,
+    },
 }
 
 /// From a worker to the monitor.
@@ -272,6 +287,8 @@ pub struct WorkerPeer {
     pub gid: u32,
     pub groups: Vec<u32>,
     pub network: Option<u64>,
+    /// Then the ids have no meaning.
+    pub remote: Option<RemoteIdentity>,
 }
 
 /// From the monitor to the opener. Workers have numbers, and connections their cookies (`SO_COOKIE`).
@@ -335,7 +352,8 @@ pub enum FromOpener {
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptors: the policy, and `UserFacts` (sealed memory).
+    /// The policy. Descriptors: the policy, `UserFacts`, and the credentials of the gateway, which are empty without one
+    /// (sealed memory).
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,
@@ -344,22 +362,6 @@ pub enum FromReader {
     },
     /// Why the files cannot be used.
     Unusable(String),
-}
-
-/// From the monitor to the reaper.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToReaper {
-    /// A descriptor whose last close may wait.
-    Hold,
-    /// The monitor has no copy of what the reaper holds: the reaper closes it.
-    Close,
-}
-
-/// From the reaper to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReaper {
-    /// Many closes wait: the monitor is to start another reaper, and to close this one's channel.
-    Full,
 }
 
 /// A process that sends nothing.
@@ -376,6 +378,7 @@ impl Message for ToWorker {
             | Self::QueryResult { .. }
             | Self::Reader { .. } => 1,
             Self::Hello(_)
+            | Self::EndConnection { .. }
             | Self::Reloaded { .. }
             | Self::Query { .. }
             | Self::QueryEnd { .. }
@@ -440,25 +443,8 @@ impl Message for FromOpener {
 impl Message for FromReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Policy { .. } => 2,
+            Self::Policy { .. } => 3,
             Self::Warning(_) | Self::Unusable(_) => 0,
-        }
-    }
-}
-
-impl Message for ToReaper {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Hold => 1,
-            Self::Close => 0,
-        }
-    }
-}
-
-impl Message for FromReaper {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Full => 0,
         }
     }
 }

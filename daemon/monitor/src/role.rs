@@ -20,6 +20,8 @@ pub enum Role {
     Caller,
     /// Reads the captures of a worker.
     Reader,
+    /// Serves clients on other machines: terminates TLS.
+    Gateway,
     /// Reads the policy and ends.
     PolicyReader,
     /// Closes descriptors and ends.
@@ -28,8 +30,15 @@ pub enum Role {
 
 impl Role {
     /// The roles that are started by name.
-    pub const ALL: [Self; 6] =
-        [Self::Worker, Self::Opener, Self::Caller, Self::Reader, Self::PolicyReader, Self::Reaper];
+    pub const ALL: [Self; 7] = [
+        Self::Worker,
+        Self::Opener,
+        Self::Caller,
+        Self::Reader,
+        Self::Gateway,
+        Self::PolicyReader,
+        Self::Reaper,
+    ];
 
     /// The value of the hidden option `--role`.
     pub fn word(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Role {
             Self::Opener => "opener",
             Self::Caller => "caller",
             Self::Reader => "reader",
+            Self::Gateway => "gateway",
             Self::PolicyReader => "policy-reader",
             Self::Reaper => "reaper",
         }

@@ -85,6 +85,16 @@ limits! {
         "starts of workers a second for one user; a connection that needs a further one is closed immediately";
     worker_idle_seconds = 60, "seconds",
         "how long a worker without connections and sessions waits for the next connection; then it ends";
+    remote_connections = 256, "count",
+        "connections of all clients on other machines, apart from those in `connections`; further ones are refused";
+    remote_workers = 32, "count",
+        "workers of principals on other machines; a connection that needs a further one is refused";
+    handshakes = 32, "count",
+        "clients on other machines that have not authenticated themselves; further ones wait until they are accepted";
+    handshakes_per_address = 8, "count",
+        "such clients of one address; further ones are closed immediately";
+    handshake_seconds = 10, "seconds",
+        "how long a client on another machine may take for the TLS handshake and its first bytes together; then the broker closes the connection";
     handles = 16384, "count",
         "open handles of one session; a further socket is refused";
     lookups_kept = 1024, "count",

@@ -2,6 +2,8 @@
 
 pub mod policy;
 pub mod limits;
+pub mod remote;
+mod paths;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,6 +15,8 @@ use sockbroker_proto::channel::DATA_MAX;
 use sockbroker_sys::process;
 
 use crate::config::limits::Limits;
+use crate::config::paths::{absolute, absolute_path};
+use crate::config::remote::Remote;
 use crate::observe::audit::Destination;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -33,6 +37,8 @@ pub struct Config {
     pub processes: Processes,
     #[serde(default)]
     pub namespaces: Namespaces,
+    #[serde(default)]
+    pub remote: Remote,
 }
 
 /// `[namespaces]`: where network namespaces have names.
@@ -58,25 +64,6 @@ impl Default for Namespaces {
     /// The folders of `ip-netns(8)`.
     fn default() -> Self {
         Self { folders: vec![PathBuf::from("/run/netns")], files: PathBuf::from("/etc/netns") }
-    }
-}
-
-fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    let path = PathBuf::deserialize(deserializer)?;
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(D::Error::custom(format!("{} is not an absolute path", path.display())))
-    }
-}
-
-fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
-    let folders = Vec::<PathBuf>::deserialize(deserializer)?;
-    match folders.iter().find(|folder| !folder.is_absolute()) {
-        Some(folder) => {
-            Err(D::Error::custom(format!("{} is not an absolute path", folder.display())))
-        }
-        None => Ok(folders),
     }
 }
 
@@ -293,6 +280,11 @@ fn check(config: &Config) -> Result<(), String> {
         ("workers", limits.workers),
         ("workers_per_user", limits.workers_per_user),
         ("worker_starts_per_second", limits.worker_starts_per_second),
+        ("remote_connections", limits.remote_connections),
+        ("remote_workers", limits.remote_workers),
+        ("handshakes", limits.handshakes),
+        ("handshakes_per_address", limits.handshakes_per_address),
+        ("handshake_seconds", limits.handshake_seconds),
         ("resolver_jobs", limits.resolver_jobs),
         ("resolver_jobs_per_user", limits.resolver_jobs_per_user),
         ("identity_jobs", limits.identity_jobs),
@@ -306,6 +298,10 @@ fn check(config: &Config) -> Result<(), String> {
                 "limits.{name}: 0 is not allowed, because the broker could serve nothing"
             ));
         }
+    }
+    if config.remote.is_on() && !config.processes.workers {
+        let text = "remote.listen: clients on other machines are served only by workers: remove it, or processes.workers = false";
+        return Err(text.to_owned());
     }
     Ok(())
 }
@@ -327,6 +323,17 @@ mod documents;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn remote_access_needs_workers() {
+        let parse = |text: &str| parse(Path::new("a"), text);
+        let on = "[remote]\nlisten = [\"[::1]:0\"]\n";
+        assert!(parse(on).is_ok() && !parse("").unwrap().remote.is_on());
+        let error = parse(&format!("{on}[processes]\nworkers = false\n")).unwrap_err();
+        assert!(error.to_string().contains("only by workers"), "{error}");
+        let error = parse("[limits]\nhandshakes = 0\n").unwrap_err();
+        assert!(error.to_string().contains("limits.handshakes: 0 is not allowed"), "{error}");
+    }
 
     #[test]
     fn an_unknown_key_is_refused_with_its_place() {

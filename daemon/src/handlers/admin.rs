@@ -131,6 +131,7 @@ fn summary(session: &Session) -> SessionSummary {
     SessionSummary {
         session: session.number(),
         uid: session.uid(),
+        principal: session.principal().subject().remote.as_ref().map(ToString::to_string),
         connections: session.connections() as u64,
         handles: session.handles() as u64,
         opened: session.is_open(),

@@ -120,8 +120,8 @@ pub(super) fn filter(
 
 /// The message of an allowed request: the user, what it is allowed to do, and the rule.
 fn allowance(call: &Call, question: &Question<'_>, rule: &RuleName) -> String {
-    let uid = call.connection().subject().uid;
-    format!("uid {uid} may {}: rule {:?} allows it", question.what(), rule.as_str())
+    let subject = call.connection().subject();
+    format!("{subject} may {}: rule {:?} allows it", question.what(), rule.as_str())
 }
 
 fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {
@@ -132,6 +132,7 @@ fn decision(call: &Call, verdict: &'static str, verb: Verb) -> Record {
         .with("method", call.method())
         .with("uid", subject.uid)
         .with("gid", subject.gid)
+        .with_some("principal", subject.remote.as_ref().map(ToString::to_string))
         .with_some("pid", subject.pid.map(i32::cast_unsigned))
         .with_some("unit", subject.unit.as_deref())
         .with("session", call.session().number())

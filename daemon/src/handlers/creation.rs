@@ -308,6 +308,11 @@ impl Call {
             }
             Some(Netns::Named(name)) => netns::Netns::of_client(name).map_err(OpError::value)?,
         };
+        let is_remote = self.connection().principal().is_remote();
+        if is_remote && matches!(netns, netns::Netns::Caller) {
+            let text = "netns: a remote principal has no network namespace on this machine: name one that it has";
+            return Err(OpError::Remote(text.to_owned()));
+        }
         let place = elsewhere::selected(self.method(), &netns, self.caller().privileged())?;
         Ok(Selection { place, passed: None })
     }

@@ -53,6 +53,7 @@ impl PolicyServer for Handlers {
         let rules = rules.map(|rule| RuleInfo { name: rule.name.to_string(), says: rule.line() });
         Ok(Effective {
             uid: subject.uid,
+            principal: subject.remote.as_ref().map(ToString::to_string),
             gid: subject.gid,
             groups: subject.groups.to_vec(),
             pid: subject.pid,

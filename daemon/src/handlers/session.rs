@@ -97,6 +97,7 @@ impl SessionServer for Handlers {
             linger: session.linger().as_secs_f64(),
             opened: session.is_open(),
             uid: subject.uid,
+            principal: subject.remote.as_ref().map(ToString::to_string),
             gid: subject.gid,
             pid: subject.pid,
             framing: facts.framing.word().to_owned(),

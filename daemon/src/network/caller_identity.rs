@@ -52,6 +52,8 @@ pub struct CallerIdentity {
     /// `None` if this process has the ids and the rights of the caller.
     client: Option<Arc<Client>>,
     is_broker: bool,
+    /// Whether the caller has no ids on this machine.
+    is_remote: bool,
     privileged: Privileged,
 }
 
@@ -119,7 +121,17 @@ impl CallerIdentities {
         user: &Arc<User>,
         privileged: Privileged,
     ) -> CallerIdentity {
-        let Principal::Local(subject) = principal;
+        let subject = match principal {
+            Principal::Local(subject) => subject,
+            Principal::Certificate(_) | Principal::Token(_) => {
+                return CallerIdentity {
+                    client: None,
+                    is_broker: false,
+                    is_remote: true,
+                    privileged,
+                };
+            }
+        };
         let (uid, gid) = (subject.uid, subject.gid);
         let (way, is_broker) = match &self.kind {
             Kind::Single { own, overrides, able } => {
@@ -141,7 +153,7 @@ impl CallerIdentities {
         };
         let (user, jobs) = (user.clone(), self.jobs.clone());
         let client = way.map(|way| Arc::new(Client { uid, gid, way, user, jobs }));
-        CallerIdentity { client, is_broker, privileged }
+        CallerIdentity { client, is_broker, is_remote: false, privileged }
     }
 }
 
@@ -190,6 +202,12 @@ impl CallerIdentity {
         spec: SocketSpec,
         call: &'static str,
     ) -> OpResult<Option<&Arc<Client>>> {
+        if self.is_remote && spec.domain == libc::AF_UNIX {
+            return Err(OpError::Remote(format!(
+                "{call}: calls on AF_UNIX sockets are made with the ids of the caller, and a remote principal has none on \
+                 this machine: use another address family"
+            )));
+        }
         match &self.client {
             Some(client) if spec.domain == libc::AF_UNIX => match client.way {
                 Way::Thread { able: false, .. } => Err(OpError::Identity { call, uid: client.uid }),

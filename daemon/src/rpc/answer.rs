@@ -49,6 +49,11 @@ pub(super) fn refused(id: Option<Id<'static>>, error: &RpcError) -> Started {
     }
 }
 
+/// The last message of a connection that the broker ends, with the reason.
+pub fn ending(reason: String) -> Answer {
+    without_id(&RpcError::from(OpError::Remote(reason)))
+}
+
 /// The answer to a message in which no id could be read, or to a whole batch.
 pub(super) fn without_id(error: &RpcError) -> Answer {
     Answer { json: error.encode(&Id::Null), ..Answer::default() }

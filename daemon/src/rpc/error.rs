@@ -14,6 +14,7 @@ use crate::error::OpError;
 use crate::error::netns::Reason;
 
 /// The `rule` of a refusal that no rule of the policy decides.
+const REMOTE_RULE: &str = "built-in: remote principals have neither users nor files here";
 const IDENTITY_RULE: &str = "built-in: calls on AF_UNIX sockets are made as the caller";
 
 /// `h_errno` of `netdb.h`.
@@ -155,6 +156,7 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         }
         OpError::Pace(exceeded) => describe_limit("rate limit", exceeded, libc::EAGAIN),
         OpError::Identity { call, uid } => describe_identity(call, uid),
+        OpError::Remote(message) => describe_remote(message),
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
         OpError::Interface { call, missing } => describe_interface(call, &missing),
         OpError::NameServers { of_host, asked } => describe_name_servers(of_host, &asked),
@@ -220,6 +222,11 @@ fn describe_identity(call: &str, uid: u32) -> (ErrorKind, String, ErrorData) {
         format!("{call}: the broker cannot act as uid {uid}: it needs CAP_SETUID and CAP_SETGID");
     let (rule, call) = (Some(IDENTITY_RULE.to_owned()), Some(call.to_owned()));
     (ErrorKind::Denied, message, ErrorData { rule, call, ..with_errno(libc::EPERM) })
+}
+
+fn describe_remote(message: String) -> (ErrorKind, String, ErrorData) {
+    let rule = Some(REMOTE_RULE.to_owned());
+    (ErrorKind::Denied, message, ErrorData { rule, ..with_errno(libc::EACCES) })
 }
 
 /// A message with its first letter in lower case.

@@ -1,10 +1,13 @@
 //! A worker's requests to the monitor. The task that owns the channel sends them (`startup/worker.rs`).
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{Caller, MemoryLimit, Query, SessionLimit};
-use tokio::sync::{mpsc, oneshot};
+use sockbroker_policy::subject::{RemoteIdentity, Subject};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::limits::{Limits, size};
 use crate::error::{OpError, OpResult};
@@ -49,7 +52,11 @@ pub struct QueryResults {
 
 /// The way to the monitor. The number of requests in it is bounded by the connections and calls of the worker.
 #[derive(Clone)]
-pub struct MonitorLink(mpsc::UnboundedSender<MonitorRequest>);
+pub struct MonitorLink {
+    requests: mpsc::UnboundedSender<MonitorRequest>,
+    /// In the worker of a remote principal.
+    remote: Option<Arc<Remote>>,
+}
 
 impl fmt::Debug for MonitorLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,16 +77,31 @@ impl MonitorLink {
         CaptureSource::new(Some(Reader::new(move || self.start_reader())))
     }
 
-    /// A link, and its other end.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<MonitorRequest>) {
+    /// A link, and its other end. In the worker of a remote principal, it has the number by which the monitor counts for
+    /// this principal.
+    pub fn new(
+        remote: Option<(u32, RemoteIdentity)>,
+    ) -> (Self, mpsc::UnboundedReceiver<MonitorRequest>) {
         #[expect(clippy::disallowed_methods, reason = "bounded by connections and calls")]
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let remote = remote.map(|(number, identity)| {
+            let subject = Subject::remote(number, identity);
+            Arc::new(Remote { subject, ends: Mutex::default() })
+        });
+        (Self { requests, remote }, receiver)
     }
 
     /// Counts a connection until the result is dropped.
     pub fn connection(&self, number: u64) -> PassedConnection {
-        PassedConnection { link: self.clone(), number }
+        let end = self.remote.as_ref().map(|remote| remote.add(number));
+        PassedConnection { link: self.clone(), number, end }
+    }
+
+    /// Ends a connection of a remote principal, unless it has ended already.
+    pub fn end(&self, number: u64, reason: String) {
+        if let Some(remote) = &self.remote {
+            remote.end(number, reason);
+        }
     }
 
     /// Reads the policy again.
@@ -143,7 +165,7 @@ impl MonitorLink {
 
     fn send(&self, request: MonitorRequest) {
         // Without the task the worker is about to end.
-        drop(self.0.send(request));
+        drop(self.requests.send(request));
     }
 }
 
@@ -151,15 +173,59 @@ fn ended() -> OpError {
     OpError::Session("the broker is shutting down")
 }
 
+/// Receives the reason when a connection has to end alone.
+pub type End = watch::Receiver<Option<String>>;
+
+/// The remote principal of a worker, and its connections, which can end alone, by their numbers.
+struct Remote {
+    subject: Subject,
+    ends: Mutex<HashMap<u64, watch::Sender<Option<String>>>>,
+}
+
+impl Remote {
+    fn add(&self, number: u64) -> End {
+        let (sender, end) = watch::channel(None);
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
+        end
+    }
+
+    fn remove(&self, number: u64) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    fn end(&self, number: u64, reason: String) {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = ends.get(&number) {
+            end.send_replace(Some(reason));
+        }
+    }
+}
+
 /// A connection that the monitor passed. The monitor counts it until this is dropped.
 #[derive(Debug)]
 pub struct PassedConnection {
     link: MonitorLink,
     number: u64,
+    end: Option<End>,
+}
+
+impl PassedConnection {
+    /// Receives the reason if it has to end alone.
+    pub fn end(&self) -> Option<End> {
+        self.end.clone()
+    }
+
+    /// The remote principal of this worker; `None` if the kernel reports who calls.
+    pub fn remote(&self) -> Option<&Subject> {
+        self.link.remote.as_ref().map(|remote| &remote.subject)
+    }
 }
 
 impl Drop for PassedConnection {
     fn drop(&mut self) {
+        if let Some(remote) = &self.link.remote {
+            remote.remove(self.number);
+        }
         self.link.send(MonitorRequest::Closed(self.number));
     }
 }

@@ -31,7 +31,7 @@ use crate::table::timeout::Timeout;
 use crate::table::{Numbers, Resource, Table, UnknownHandle};
 use sockbroker_policy::place::{Other, Place};
 use sockbroker_policy::socket_spec::JudgedSocket as _;
-use sockbroker_policy::subject::Subject;
+use sockbroker_policy::subject::{RemoteIdentity, Subject};
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
 
@@ -70,6 +70,9 @@ pub enum OwnerRecord {
         cgroup: Option<String>,
         unit: Option<String>,
     },
+    /// A client on another machine. The number by which the monitor counts for it is not kept: another principal may have
+    /// it later.
+    Remote(RemoteIdentity),
 }
 
 /// A socket, without its descriptor.
@@ -207,14 +210,16 @@ impl SessionRecord {
 
 impl From<&Principal> for OwnerRecord {
     fn from(principal: &Principal) -> Self {
-        match principal {
-            Principal::Local(Subject { uid, gid, groups, pid: _, cgroup, unit }) => Self::Local {
+        let Subject { uid, gid, groups, pid: _, cgroup, unit, remote } = principal.subject();
+        match remote {
+            None => Self::Local {
                 uid: *uid,
                 gid: *gid,
                 groups: groups.to_vec(),
                 cgroup: cgroup.as_deref().map(str::to_owned),
                 unit: unit.as_deref().map(str::to_owned),
             },
+            Some(remote) => Self::Remote((**remote).clone()),
         }
     }
 }
@@ -229,7 +234,9 @@ impl From<OwnerRecord> for Principal {
                 pid: None,
                 cgroup: cgroup.map(Arc::from),
                 unit: unit.map(Arc::from),
+                remote: None,
             }),
+            OwnerRecord::Remote(identity) => Self::from(Subject::remote(u32::MAX, identity)),
         }
     }
 }

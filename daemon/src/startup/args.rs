@@ -60,6 +60,10 @@ pub struct Args {
     #[arg(long, hide = true, requires = "role")]
     pub parent: Option<u32>,
 
+    /// A file of the gateway's credentials: its kind and its path.
+    #[arg(long, hide = true, num_args = 2, value_names = ["KIND", "PATH"], requires = "role")]
+    pub remote_file: Vec<PathBuf>,
+
     /// Check configuration and policy, and exit: with 0 if both can be used, with 78 if not.
     #[arg(long)]
     pub check: bool,

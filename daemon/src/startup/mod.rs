@@ -9,13 +9,16 @@ mod worker_ids;
 mod opener;
 mod caller;
 mod reader;
+mod gateway;
 mod policy_reader;
+mod credentials;
 mod single;
 pub mod listen;
 pub mod confine;
 mod error;
 mod audit;
 mod service;
+mod remote;
 mod sources;
 mod subordinate;
 mod memory;
@@ -77,6 +80,7 @@ fn run_role(role: Role, args: &Args) -> Result<(), StartError> {
             // The threads of captures end with the process.
             reaper::exit()
         }
+        Role::Gateway => gateway::run(channel, parent),
         Role::PolicyReader => policy_reader::run(args, channel),
         Role::Reaper => {
             reaper::run(channel).map_err(fail)?;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::PipeReader;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use sockbroker_sys::{process, sealed};
 use super::args::Args;
 use super::error::StartError;
 use super::listen::{self, Access, Bound, NO_SOCKET_PATH};
-use super::{audit, confine, memory, service, worker_ids};
+use super::{audit, confine, memory, remote, service, sources, worker_ids};
+use crate::config::remote::Remote;
 use crate::config::{self, Config, ConfigError};
 use crate::observe::audit::{Audit, Intake, Record};
 use crate::observe::log;
@@ -36,15 +37,14 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let filter =
         log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     log::start(filter);
-    let configuration = from.map(std::fs::read).transpose();
-    let configuration = configuration.map_err(|error| system("read the configuration", &error))?;
-    let configuration = sealed::create("configuration", &configuration.unwrap_or_default())
-        .map_err(|error| system("keep the configuration", &error))?;
-    let files = PolicyFiles(policy_arguments(args));
+    let configuration = sealed_file(from)?;
+    let passed = service::listening_sockets()?;
+    let listeners = remote::listeners(&config.remote, passed.remote)?;
+    let files = PolicyFiles(policy_arguments(args, &config.remote, !listeners.is_empty()));
     let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
     let fitted = fitted_limits(config);
     let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
-    let Bound { listener, path } = endpoint(args, config)?;
+    let Bound { listener, path } = endpoint(args, config, passed.control)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
     if policy.reaches_networks {
@@ -76,6 +76,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         configuration,
         policy,
         opener,
+        remote: remote::settings(listeners, &config.limits),
         warns_of_lost_capabilities: config.confine.capabilities,
         worker_ids,
         files,
@@ -93,6 +94,13 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     result
 }
 
+/// The content of a file, or nothing, in sealed memory.
+fn sealed_file(path: Option<&Path>) -> Result<OwnedFd, StartError> {
+    let text = path.map(std::fs::read).transpose();
+    let sealed = text.and_then(|text| sealed::create("configuration", &text.unwrap_or_default()));
+    sealed.map_err(|error| StartError::System(format!("cannot read the configuration: {error}")))
+}
+
 /// The limits of the configuration that fit the open files of this process.
 fn fitted_limits(config: &Config) -> config::limits::Limits {
     let mut fitted = config.limits.clone();
@@ -105,7 +113,15 @@ fn fitted_limits(config: &Config) -> config::limits::Limits {
 }
 
 /// The arguments with which the policy is read again.
-fn policy_arguments(args: &Args) -> Vec<OsString> {
+fn policy_arguments(args: &Args, remote: &Remote, has_remote: bool) -> Vec<OsString> {
+    let files = if has_remote { sources::remote_files(remote) } else { Vec::new() };
+    let files = files.into_iter();
+    let files =
+        files.flat_map(|(kind, path)| ["--remote-file".into(), kind.into(), path.into_os_string()]);
+    policy_of(args).into_iter().chain(files).collect()
+}
+
+fn policy_of(args: &Args) -> Vec<OsString> {
     if args.built_in_policy {
         return vec!["--built-in-policy".into()];
     }
@@ -116,8 +132,8 @@ fn policy_arguments(args: &Args) -> Vec<OsString> {
     given.unwrap_or_default()
 }
 
-fn endpoint(args: &Args, config: &Config) -> Result<Bound, StartError> {
-    if let Some(passed) = service::listening_socket()? {
+fn endpoint(args: &Args, config: &Config, passed: Option<OwnedFd>) -> Result<Bound, StartError> {
+    if let Some(passed) = passed {
         return listen::adopt(passed);
     }
     let path = args.socket.clone().or_else(|| config.socket.clone());
@@ -224,8 +240,8 @@ impl Host for Service {
         service::alive();
     }
 
-    fn audit(&mut self, uid: u32, pipe: PipeReader) {
-        self.intake.add(uid, pipe);
+    fn audit(&mut self, uid: u32, remote: Option<String>, pipe: PipeReader) {
+        self.intake.add(uid, remote, pipe);
     }
 
     fn refused(&mut self, refusal: Refusal) {

@@ -10,6 +10,7 @@ use sockbroker_monitor::channel::Channel;
 use sockbroker_monitor::message::{FromReader, Granted, Nothing, Subject, UserFacts};
 use sockbroker_monitor::user_names::UserNames;
 use sockbroker_policy::file::Directory;
+use sockbroker_policy::name::Pattern;
 use sockbroker_policy::need::makes_unix_calls;
 use sockbroker_policy::rule::{Effect, Rule};
 use sockbroker_policy::subjects::Subjects;
@@ -18,7 +19,7 @@ use sockbroker_sys::{capability, process, sealed};
 
 use super::args::Args;
 use super::error::StartError;
-use super::{confine, sources, subordinate};
+use super::{confine, credentials, sources, subordinate};
 use crate::config::policy::{Accounts, ResolvedPolicy};
 
 /// The warnings that are sent; more would fill the channel.
@@ -58,6 +59,15 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     for warning in warnings {
         channel.send(&FromReader::Warning(warning), &[]).map_err(|error| fail(&error))?;
     }
+    let remote =
+        if args.remote_file.is_empty() { Ok(Vec::new()) } else { read_credentials(args, &channel) };
+    let remote = match remote {
+        Ok(remote) => sealed::create("credentials", &remote).map_err(|error| fail(&error))?,
+        Err(reason) => {
+            let message = FromReader::Unusable(shortened(&reason));
+            return channel.send(&message, &[]).map_err(|error| fail(&error));
+        }
+    };
     let rules = || loaded.rules.iter().map(|(rule, _)| rule);
     // A machine without the file has no subordinate ids.
     let subordinate = fs::read_to_string("/etc/subuid").unwrap_or_default();
@@ -75,7 +85,7 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let needs_opener = confine::needs_opener(&policy);
     let reaches_networks = policy.reaches_networks();
     let message = FromReader::Policy { needs_opener, reaches_networks };
-    let descriptors = [memory.as_fd(), users.as_fd()];
+    let descriptors = [memory.as_fd(), users.as_fd(), remote.as_fd()];
     channel.send(&message, &descriptors).map_err(|error| fail(&error))
 }
 
@@ -87,6 +97,19 @@ fn passwd() -> String {
         drop(file.take(PASSWD).read_to_end(&mut text));
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The credentials of the gateway, encoded.
+fn read_credentials(
+    args: &Args,
+    channel: &Channel<FromReader, Nothing>,
+) -> Result<Vec<u8>, String> {
+    let (found, warnings) = credentials::read(credentials::pairs(&args.remote_file))?;
+    for warning in warnings.iter().take(WARNINGS) {
+        // Best effort: the result matters.
+        drop(channel.send(&FromReader::Warning(shortened(warning)), &[]));
+    }
+    postcard::to_stdvec(&found).map_err(|error| error.to_string())
 }
 
 /// The start of a text, which fits into a message.
@@ -128,8 +151,11 @@ fn unix_callers<'a>(rules: impl Iterator<Item = &'a Rule>) -> Granted {
 }
 
 fn subject(rule: &Rule) -> Subject {
-    let Subjects { uids, gids, units: _, cgroups: _, incomplete: _ } = &rule.subject;
-    Subject { uids: uids.clone(), gids: gids.clone() }
+    let Subjects { uids, gids, certificates, tokens, units: _, cgroups: _, incomplete: _ } =
+        &rule.subject;
+    let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
+    let (certificates, tokens) = (texts(certificates), texts(tokens));
+    Subject { uids: uids.clone(), gids: gids.clone(), certificates, tokens }
 }
 
 #[cfg(test)]
@@ -147,8 +173,11 @@ mod tests {
             [[rule]]\nname = \"d\"\ndeny = [\"admin\"]\nsubject = { uids = [0], units = [\"x.service\"] }\n";
         let content = read("p", text, &Accounts).unwrap();
         let found = administrators(content.rules.iter().map(|(rule, _)| rule));
-        let subject =
-            |uids: &[u32], gids: Option<Vec<u32>>| Subject { uids: Some(uids.to_vec()), gids };
+        let subject = |uids: &[u32], gids: Option<Vec<u32>>| Subject {
+            uids: Some(uids.to_vec()),
+            gids,
+            ..Subject::default()
+        };
         assert_eq!(found.allowed, [subject(&[7], Some(vec![8]))]);
         assert_eq!(found.denied, [subject(&[0], None)]);
     }
@@ -164,7 +193,7 @@ mod tests {
             [[rule]]\nname = \"f\"\ndeny = [\"connect\"]\nsubject = { uids = [7] }\n";
         let content = read("p", text, &Accounts).unwrap();
         let found = unix_callers(content.rules.iter().map(|(rule, _)| rule));
-        let subject = |uids, gids| Subject { uids, gids };
+        let subject = |uids, gids| Subject { uids, gids, ..Subject::default() };
         assert_eq!(found.allowed, [subject(Some(vec![7]), None), subject(None, Some(vec![8]))]);
         assert_eq!(found.denied, []);
     }

@@ -14,26 +14,51 @@ use tokio::time::interval;
 
 use super::error::StartError;
 
-/// The listening socket that systemd passed, if it passed any.
-pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
+/// The name of the sockets for clients on other machines (`FileDescriptorName=` of `systemd.socket(5)`).
+const REMOTE: &str = "remote";
+
+/// The listening sockets that systemd passed.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// The control socket.
+    pub(super) control: Option<OwnedFd>,
+    /// Those for clients on other machines.
+    pub(super) remote: Vec<OwnedFd>,
+}
+
+/// The listening sockets that systemd passed, if it passed any.
+pub(super) fn listening_sockets() -> Result<Passed, StartError> {
     let fail = |text: String| Err(StartError::Listen(text));
     let passed = match activation::take_listen_descriptors() {
         Ok(passed) => passed,
         Err(error) => return fail(format!("cannot use the sockets that systemd passed: {error}")),
     };
-    let count = passed.len();
-    let mut passed = passed.into_iter();
-    match (passed.next(), passed.next()) {
-        (None, _) => Ok(None),
-        (Some(only), None) if socket::is_unix_listener(only.as_fd()) => Ok(Some(only)),
-        (Some(_), None) => fail(
-            "systemd passed a descriptor that is not a listening Unix stream socket: use ListenStream= with a path"
-                .to_owned(),
-        ),
-        (Some(_), Some(_)) => {
-            fail(format!("systemd passed {count} sockets, and the broker serves one: keep a single ListenStream="))
-        }
+    let (remote, local): (Vec<_>, Vec<_>) =
+        passed.into_iter().partition(|(_, name)| name == REMOTE);
+    let remote: Vec<_> = remote.into_iter().map(|(socket, _)| socket).collect();
+    if remote.iter().any(|socket| !socket::is_tcp_listener(socket.as_fd())) {
+        return fail(format!(
+            "systemd passed a socket named {REMOTE} that is not a listening TCP socket: use ListenStream= with a port"
+        ));
     }
+    let count = local.len();
+    let mut local = local.into_iter().map(|(socket, _)| socket);
+    let control = match (local.next(), local.next()) {
+        (None, _) => None,
+        (Some(only), None) if socket::is_unix_listener(only.as_fd()) => Some(only),
+        (Some(_), None) => {
+            return fail(format!(
+                "systemd passed a descriptor that is not a listening Unix stream socket: use ListenStream= with a path, \
+                 or FileDescriptorName={REMOTE} for a TCP port"
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return fail(format!(
+                "systemd passed {count} sockets, and the broker serves one: keep a single ListenStream= with a path"
+            ));
+        }
+    };
+    Ok(Passed { control, remote })
 }
 
 /// Notifies the service manager that the broker serves.

@@ -16,7 +16,7 @@ use super::confine::{self, Files};
 use super::error::StartError;
 use super::listen::{self, Access, NO_SOCKET_PATH};
 use super::signals::Signals;
-use super::{audit, service, sources};
+use super::{audit, credentials, service, sources};
 use crate::config::policy::Loaded;
 use crate::config::{self, Config, ConfigError};
 use crate::handlers;
@@ -44,14 +44,14 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
     }
     let policy = in_force(loaded);
     if args.check {
-        return Ok(());
+        return check_credentials(&config);
     }
     process::keep_large_buffers();
     match process::raise_open_files() {
         Ok(open_files) => config.limits.fit(open_files),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let passed = service::listening_socket()?;
+    let passed = passed_socket(args)?;
     let path = args.socket.clone().or_else(|| config.socket.clone());
     let path = match path.or_else(config::default_socket) {
         Some(path) => path,
@@ -98,6 +98,29 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
         writer.finish();
     }
     result
+}
+
+/// The control socket that systemd passed.
+fn passed_socket(args: &Args) -> Result<Option<OwnedFd>, StartError> {
+    let passed = service::listening_sockets()?;
+    if !args.stdio && !passed.remote.is_empty() {
+        let text = "systemd passed a socket for remote clients, which are served only by workers: remove processes.workers = false";
+        return Err(StartError::Listen(text.to_owned()));
+    }
+    Ok(passed.control)
+}
+
+/// Checks the files of remote access, if it is on.
+fn check_credentials(config: &Config) -> Result<(), StartError> {
+    if !config.remote.is_on() {
+        return Ok(());
+    }
+    let read = credentials::read(sources::remote_files(&config.remote));
+    let (_, warnings) = read.map_err(|reason| ConfigError::given("configuration", reason))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
 }
 
 /// The capabilities to keep. Warns of those that rules need and this process does not have.

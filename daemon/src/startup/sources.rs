@@ -9,6 +9,7 @@ use sockbroker_sys::sealed;
 
 use super::args::Args;
 use crate::config::policy::{self, Loaded, PolicyError, ResolvedPolicy};
+use crate::config::remote::Remote;
 
 /// The largest configuration, policy, or answer of another worker.
 pub(super) const MEMORY: usize = 64 << 20;
@@ -43,6 +44,16 @@ pub(super) fn policy_files(args: &Args) -> Result<Vec<PathBuf>, PolicyError> {
         return Ok(Vec::new());
     }
     policy::files_of(named_policy(args).as_deref())
+}
+
+/// The files of the gateway's credentials by their kinds: credentials of the service manager, else those of the
+/// configuration.
+pub(super) fn remote_files(remote: &Remote) -> Vec<(&'static str, PathBuf)> {
+    let found = remote.files().into_iter().filter_map(|(kind, path)| {
+        let path = credential(&format!("remote.{kind}")).or_else(|| path.cloned())?;
+        Some((kind, path))
+    });
+    found.collect()
 }
 
 /// Reads the policy that the policy reader has written to sealed memory.

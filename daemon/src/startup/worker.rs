@@ -56,7 +56,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
-    let Beginning { generation, first_number, activated, id, caller } = beginning;
+    let Beginning { generation, first_number, activated, id, caller, remote } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
     capability::clear_bounding().map_err(|error| fail(&error))?;
@@ -94,7 +94,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
-    let (link, requests) = MonitorLink::new();
+    let (link, requests) = MonitorLink::new(remote);
     let callers = link.clone().callers(caller, &config.limits);
     let mut broker = Broker::new(policy, config.limits)
         .running_as(Process { activated, ..process })
@@ -264,6 +264,7 @@ impl Follower {
             ToWorker::Connection { number } => {
                 descriptors.next().map_or(Ok(()), |connection| self.take(connection, number))?;
             }
+            ToWorker::EndConnection { number, reason } => self.link.end(number, reason),
             ToWorker::Policy { generation } => {
                 self.put_in_force(generation, descriptors.next()).await?;
             }
@@ -359,10 +360,8 @@ impl Follower {
 
     /// Passes the answer to a request for the process that reads captures.
     fn reader_started(&mut self, request: u64, started: captures::Started) {
-        if let Some(sender) = self.readers.remove(&request) {
-            // Without the call that needs it, the process ends.
-            drop(sender.send(started));
-        }
+        // Without the call that needs it, the process ends.
+        drop(self.readers.remove(&request).map(|sender| sender.send(started)));
     }
 
     /// Passes the answer to a claim to the call that made it. A call that was cancelled gives the claim back.

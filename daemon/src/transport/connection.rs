@@ -20,6 +20,7 @@ use super::stream::Stream;
 use crate::config::limits::size;
 use crate::descriptor::Descriptor;
 use crate::quota::Share;
+use crate::rpc::answer::ending;
 use crate::rpc::core::{Answer, Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
@@ -260,6 +261,10 @@ impl Driver {
                 break;
             }
             self.check_rest()?;
+        }
+        if let Poll::Ready(reason) = shutdown.poll_ended(context) {
+            self.codec.encode(ending(reason.clone()), &mut self.out);
+            return Poll::Ready(Err(End::Ended(reason)));
         }
         // Before reading, because no messages are taken after a shutdown has begun.
         if shutdown.has_begun() {

@@ -14,6 +14,9 @@ pub(super) enum End {
     /// The broker shuts down.
     #[error("the broker shuts down")]
     Shutdown,
+    /// Its remote principal is not admitted any longer.
+    #[error("{0}")]
+    Ended(String),
     /// The peer does not read its answers.
     #[error("the peer does not read its answers: stall_seconds")]
     Stalled,

@@ -91,7 +91,7 @@ async fn serve_http(
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = shutdown.begun() => {
+        () = shutdown.until_end() => {
             serving.as_mut().graceful_shutdown();
             let drain = Duration::from_secs(shared.broker.limits.drain_seconds);
             tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))

@@ -139,10 +139,16 @@ impl Server {
         if self.shared.broker.control.get().is_none() {
             self.note_control_socket(io.as_fd());
         }
-        let server = self.clone();
+        let mut server = self.clone();
+        if let Some(end) = passed.end() {
+            server.shared.shutdown = server.shared.shutdown.with_own(end);
+        }
         connections.spawn(async move {
             let principal =
-                socket::set_nonblocking(io.as_fd(), true).and_then(|()| peer::of(io.as_fd()));
+                socket::set_nonblocking(io.as_fd(), true).and_then(|()| match passed.remote() {
+                    Some(subject) => Ok(Principal::from(subject.clone())),
+                    None => peer::of(io.as_fd()),
+                });
             match principal {
                 Ok(principal) => {
                     let user = server.shared.broker.users.user(&principal.key());
@@ -291,7 +297,9 @@ impl Server {
             }
             None => return tracing::debug!(first, "closed a connection with an unknown framing"),
         };
-        let facts = Facts { principal, framing, descriptors: true, stream: stream.connection() };
+        // The gateway passes bytes alone.
+        let descriptors = !principal.is_remote();
+        let facts = Facts { principal, framing, descriptors, stream: stream.connection() };
         let connection = Arc::new(Connection::begin(&self.shared.broker, facts));
         let (number, subject) = (connection.number(), connection.subject());
         let (uid, unit) = (subject.uid, subject.unit.as_deref());

@@ -15,7 +15,7 @@ impl ShutdownSwitch {
     /// A switch and its signal.
     pub fn new() -> (Self, ShutdownSignal) {
         let (sender, receiver) = watch::channel(None);
-        (Self(sender), ShutdownSignal(receiver))
+        (Self(sender), ShutdownSignal { all: receiver, own: None })
     }
 
     /// Begins the shutdown. Calls in flight have this time to end.
@@ -26,26 +26,64 @@ impl ShutdownSwitch {
 
 /// The signal of a shutdown. Every connection has a copy.
 #[derive(Debug, Clone)]
-pub struct ShutdownSignal(watch::Receiver<Option<Instant>>);
+pub struct ShutdownSignal {
+    all: watch::Receiver<Option<Instant>>,
+    /// Why this connection alone ends.
+    own: Option<watch::Receiver<Option<String>>>,
+}
 
 impl ShutdownSignal {
     /// Waits until the shutdown begins.
     pub async fn begun(&mut self) {
         // An error means that the switch was dropped, which is a shutdown too.
-        drop(self.0.wait_for(Option::is_some).await);
+        drop(self.all.wait_for(Option::is_some).await);
+    }
+
+    /// The signal for a connection that can also end alone.
+    #[must_use]
+    pub(super) fn with_own(self, own: watch::Receiver<Option<String>>) -> Self {
+        Self { own: Some(own), ..self }
+    }
+
+    /// Waits until this connection has to end, alone or with the broker.
+    pub(super) async fn until_end(&mut self) {
+        let own = self.own.clone();
+        let ended = async {
+            match own {
+                Some(own) => drop(reason(own).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.begun() => {}
+            () = ended => {}
+        }
     }
 
     /// The signal in a form to be polled.
     pub(super) fn follow(self) -> Shutdown {
-        let signal = self.0;
-        let mut own = signal.clone();
+        let signal = self.all;
+        let mut all = signal.clone();
+        let ended = self.own.map(|own| -> Ended { Box::pin(reason(own)) });
         let begun = Box::pin(async move {
-            match own.wait_for(Option::is_some).await {
+            match all.wait_for(Option::is_some).await {
                 Ok(deadline) => deadline.unwrap_or_else(Instant::now),
                 Err(_) => Instant::now(),
             }
         });
-        Shutdown { signal, begun: Some(begun), over: None }
+        Shutdown { signal, begun: Some(begun), over: None, ended }
+    }
+}
+
+/// The reason why one connection ends.
+type Ended = Pin<Box<dyn Future<Output = String> + Send>>;
+
+async fn reason(mut own: watch::Receiver<Option<String>>) -> String {
+    let found = own.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    match found {
+        Some(reason) => reason,
+        // The sender is gone: nobody ends this connection alone.
+        None => std::future::pending().await,
     }
 }
 
@@ -54,6 +92,7 @@ pub(super) struct Shutdown {
     signal: watch::Receiver<Option<Instant>>,
     begun: Option<Pin<Box<dyn Future<Output = Instant> + Send>>>,
     over: Option<Pin<Box<Sleep>>>,
+    ended: Option<Ended>,
 }
 
 impl std::fmt::Debug for Shutdown {
@@ -79,6 +118,16 @@ impl Shutdown {
             self.over = Some(Box::pin(sleep_until(deadline)));
         }
         Poll::Ready(())
+    }
+
+    /// Ready, once, when this connection alone has to end.
+    pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<String> {
+        let Some(ended) = &mut self.ended else { return Poll::Pending };
+        let polled = ended.as_mut().poll(context);
+        if polled.is_ready() {
+            self.ended = None;
+        }
+        polled
     }
 
     /// Ready when calls in flight are to be cancelled.

@@ -91,6 +91,6 @@ pub(super) async fn serve(
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
     let mut shutdown = shared.shutdown.clone();
     let end = ClientEnd::new(io);
-    channel::serve(&connection, accepted, (end, &input), shutdown.begun()).await;
+    channel::serve(&connection, accepted, (end, &input), shutdown.until_end()).await;
     connection.end(LastCalls::default());
 }

@@ -13,18 +13,22 @@ const FIRST: RawFd = 3;
 /// Whether the descriptors were taken: each must have one owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec; an empty list if
+/// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec, each with its name of `$LISTEN_FDNAMES`
+/// (`FileDescriptorName=`), which is empty without one; an empty list if
 /// `$LISTEN_PID` is another process, and at every call after the first.
 ///
 /// `InvalidData` for variables that are not numbers, `EBADF` for a descriptor that is not open.
-pub fn take_listen_descriptors() -> io::Result<Vec<OwnedFd>> {
+pub fn take_listen_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
     let Some(count) = listen_count()? else {
         return Ok(Vec::new());
     };
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    (FIRST..FIRST.saturating_add(count)).map(take).collect()
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':').map(str::to_owned);
+    let numbers = FIRST..FIRST.saturating_add(count);
+    numbers.map(|number| Ok((take(number)?, names.next().unwrap_or_default()))).collect()
 }
 
 /// The number of descriptors that were passed to this process.

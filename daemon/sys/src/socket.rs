@@ -196,6 +196,14 @@ pub fn is_unix_listener(fd: BorrowedFd<'_>) -> bool {
     spec_of(fd).is_ok_and(unix_stream) && is_listening(fd).unwrap_or(false)
 }
 
+/// Whether the descriptor is a TCP socket that listens.
+pub fn is_tcp_listener(fd: BorrowedFd<'_>) -> bool {
+    let tcp = |kind: SocketSpec| {
+        [libc::AF_INET, libc::AF_INET6].contains(&kind.domain) && kind.ty == libc::SOCK_STREAM
+    };
+    spec_of(fd).is_ok_and(tcp) && is_listening(fd).unwrap_or(false)
+}
+
 fn refuse_descriptor(address: &RawAddress) -> io::Result<()> {
     if address.names_descriptor() {
         return Err(invalid("the address names a descriptor by its number"));

@@ -37,8 +37,11 @@ pub struct HandleInfo {
 pub struct SessionSummary {
     /// The session's number, which appears in logs.
     pub session: u64,
-    /// The user that the session belongs to.
+    /// The user that the session belongs to; the number of a remote principal, which no user has.
     pub uid: u32,
+    /// The name of a remote principal: its certificate or its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// The number of attached connections.
     pub connections: u64,
     /// The number of open handles.

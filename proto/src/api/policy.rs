@@ -38,8 +38,11 @@ pub struct Considered {
 /// The subject that the caller is to the policy, and its rules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effective {
-    /// The user id.
+    /// The user id; the number of a remote principal, which no user has.
     pub uid: u32,
+    /// The name of a remote principal: its certificate or its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// The group id.
     pub gid: u32,
     /// The supplementary groups.

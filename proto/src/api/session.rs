@@ -47,8 +47,11 @@ pub struct SessionInfo {
     pub linger: f64,
     /// Whether the session was opened (a token exists) or is implicit.
     pub opened: bool,
-    /// The caller's user id, as the kernel reported it.
+    /// The caller's user id, as the kernel reported it; the number of a remote principal, which no user has.
     pub uid: u32,
+    /// The name of a remote principal: its certificate or its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// The caller's group id, as the kernel reported it.
     pub gid: u32,
     /// The caller's process id when it connected, if the kernel reported it.

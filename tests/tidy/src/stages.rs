@@ -18,6 +18,10 @@ const ORDER: &[(&str, &str)] = &[
          user_names channel",
     ),
     (
+        "daemon/gateway/src/lib.rs",
+        "serve connection establish live refusal head authority tokens names settings",
+    ),
+    (
         "daemon/sys/src/lib.rs",
         "record stream interface packet ring ioctl filter unix_file message namespace socket credentials control
          option databases resolver identity child prompt_close events timer sealed peer poll process file capability
@@ -41,26 +45,29 @@ const KNOWN_BY: &[(&str, &str)] = &[
     (
         "serde_json",
         "daemon/src/handlers daemon/src/rpc daemon/src/observe daemon/src/session/record.rs
-         daemon/src/session/restriction.rs daemon/src/transport proto/src client",
+         daemon/src/session/restriction.rs daemon/src/transport daemon/gateway/src/refusal.rs proto/src client",
     ),
     ("hyper", "daemon/src/transport"),
     ("soketto", "daemon/src/transport"),
+    // TLS ends at the edge too.
+    ("rustls", "daemon/gateway/src client/rust client/cli"),
+    ("tokio_rustls", "daemon/gateway/src"),
     // The event loop and the kernel: not for configuration and judgement.
     (
         "tokio",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/transport daemon/src/handlers client/rust
          daemon/src/session daemon/src/ops daemon/src/network daemon/src/table daemon/src/descriptor.rs
-         daemon/src/quota",
+         daemon/src/quota daemon/gateway/src",
     ),
     (
         "sockbroker_sys",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli client/launcher
          daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
          daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs
-         daemon/monitor",
+         daemon/monitor daemon/gateway/src",
     ),
     ("domain", "daemon/src/network/stub.rs"),
-    ("toml", "daemon/src/config daemon/policy/src/language"),
+    ("toml", "daemon/src/config daemon/policy/src/language daemon/gateway/src/tokens.rs"),
     ("clap", "daemon/src/startup daemon/src/main.rs client/cli"),
 ];
 

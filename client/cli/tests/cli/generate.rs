@@ -9,7 +9,7 @@ use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::{PROGRAM, run};
 
-const SUBCOMMANDS: [&str; 16] = [
+const SUBCOMMANDS: [&str; 18] = [
     "call",
     "discover",
     "info",
@@ -22,6 +22,8 @@ const SUBCOMMANDS: [&str; 16] = [
     "exec",
     "demo",
     "policy",
+    "pki",
+    "token",
     "dial-stdio",
     "agent",
     "completions",
@@ -55,7 +57,15 @@ fn manual_has_a_page_for_each_subcommand() {
             .map(|page| page.unwrap().file_name().into_string().unwrap())
             .collect();
         pages.sort();
-        let names = SUBCOMMANDS.iter().chain(&["extcap", "policy-check", "policy-explain"]);
+        let names = SUBCOMMANDS.iter().chain(&[
+            "extcap",
+            "policy-check",
+            "policy-explain",
+            "pki-init",
+            "pki-server",
+            "pki-client",
+            "token-new",
+        ]);
         let mut expected: Vec<_> = names.map(|name| format!("sockbroker-{name}.1")).collect();
         expected.push("sockbroker.1".to_owned());
         expected.sort();

@@ -28,4 +28,5 @@ mod replay;
 mod demo;
 mod generate;
 mod policy;
+mod remote;
 mod package;

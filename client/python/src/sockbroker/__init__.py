@@ -53,7 +53,8 @@ def connect(url: str, mode: str | None = None, netns: str | None = None) -> Brok
             web = lab.socket.create_connection(("10.0.0.1", 80))
 
     A program can connect to several brokers, and wait for sockets of all of them in one `select`. The rest of the
-    program keeps its sockets. `url` is `/path`, `unix:/path`, `ssh://[USER@]HOST[:PORT][/PATH]` or `exec:COMMAND`.
+    program keeps its sockets. `url` is `/path`, `unix:/path`, `ssh://[USER@]HOST[:PORT][/PATH]`, `tls://HOST[:PORT]` or
+    `exec:COMMAND`.
     `mode` is `mediated` by default for a socket of this machine, else `remote`. `netns` is the network namespace of
     new sockets. Raises `BrokerError` if there is no broker, and `ValueError` for wrong arguments.
     """

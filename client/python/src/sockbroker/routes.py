@@ -16,4 +16,8 @@ def find(endpoint: Endpoint, has_channels: bool = False) -> Route:
         from . import ssh  # slow to import, and for this alone
 
         return ssh.find(endpoint, endpoint.ssh)
+    if endpoint.tls is not None:
+        from . import tls  # for this alone
+
+        return tls.TlsRoute(endpoint, endpoint.tls)
     return UnixRoute(endpoint) if endpoint.path else CommandRoute(endpoint)

@@ -9,6 +9,7 @@ from .hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .ssh_target import SshTarget
+    from .tls_target import TlsTarget
 
 DIRECT, MEDIATED, REMOTE, CHANNEL = "direct", "mediated", "remote", "channel"
 MODES = (DIRECT, MEDIATED, REMOTE, CHANNEL)
@@ -25,22 +26,24 @@ CALLER = "caller"
 _SYSTEM_SOCKET = "/run/sockbroker/socket"
 
 
-class Endpoint(namedtuple("Endpoint", ("path", "command", "ssh"))):
-    """One of: the path of a broker's Unix socket, a command whose standard streams lead to the broker, a login by ssh."""
+class Endpoint(namedtuple("Endpoint", ("path", "command", "ssh", "tls"), defaults=(None,))):
+    """One of: the path of a broker's Unix socket, a command whose standard streams lead to the broker, a login by ssh, a
+    TLS port."""
 
     __slots__ = ()
     path: str
     command: tuple[str, ...]
     ssh: SshTarget | None
+    tls: TlsTarget | None
 
     @property
     def passes_descriptors(self) -> bool:
-        """Whether descriptors reach the broker. A command may end in a pipe, and ssh carries bytes alone."""
+        """Whether descriptors reach the broker. A command may end in a pipe, and ssh and TLS carry bytes alone."""
         return bool(self.path)
 
     def __str__(self) -> str:
         if not self.command:
-            return self.path or str(self.ssh)
+            return self.path or str(self.ssh or self.tls)
         import shlex  # for this form alone
 
         return "exec:" + shlex.join(self.command)
@@ -66,7 +69,8 @@ def check_netns(name: str) -> str:
 
 
 def endpoint(url: str) -> Endpoint:
-    """Parses a URL: `/path`, `unix:/path`, `unix:///path`, `ssh://[USER@]HOST[:PORT][/PATH]` or `exec:COMMAND ARGUMENT...`.
+    """Parses a URL: `/path`, `unix:/path`, `unix:///path`, `ssh://[USER@]HOST[:PORT][/PATH]`,
+    `tls://HOST[:PORT]` or `exec:COMMAND ARGUMENT...`.
 
     The package runs the command of `exec:` once for each connection, with a Unix socket as its standard input
     and output: `exec:ssh HOST socat - UNIX-CONNECT:/run/sockbroker/socket`. Raises `ValueError` for any other URL.
@@ -82,6 +86,10 @@ def endpoint(url: str) -> Endpoint:
         from .ssh_target import parse  # for this form alone
 
         return Endpoint("", (), parse(rest))
+    if colon and scheme == "tls":
+        from .tls_target import parse as parse_tls  # for this form alone
+
+        return Endpoint("", (), None, parse_tls(rest))
     if colon and scheme == "exec" and rest.strip():
         import shlex  # for this form alone
 
@@ -92,7 +100,7 @@ def endpoint(url: str) -> Endpoint:
             f"cannot use the broker URL {url!r}: a stdio: broker serves one connection only, "
             "and this package opens several; use exec: with a command that connects to a broker's socket"
         )
-    raise ValueError(f"cannot parse the broker URL {url!r}: use /path, unix:/path, ssh://HOST or exec:COMMAND")
+    raise ValueError(f"cannot parse the broker URL {url!r}: use /path, unix:/path, ssh://HOST, tls://HOST or exec:COMMAND")
 
 
 def default_url() -> str:
@@ -134,7 +142,7 @@ def _mode_of(place: Endpoint, default: str) -> str:
 def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
     """Raises `ValueError` for settings that do not fit together."""
     if check_mode(mode) != REMOTE and not place.passes_descriptors and not (mode == CHANNEL and place.ssh):
-        way = "ssh" if place.ssh else "a command"
+        way = "ssh" if place.ssh else "TLS" if place.tls else "a command"
         raise ValueError(f"cannot use mode {mode} with the broker at {place}: {way} passes no descriptors; use remote")
     if netns is not None and mode == DIRECT:
         text = "in mode direct this process makes its sockets itself: use mediated, remote or channel"

@@ -68,7 +68,7 @@ class Modules(Programs):
             "unknown mode 'other': use one of direct, mediated, remote, channel\n"
             "cannot use the network namespace 'lab1': in mode direct this process makes its sockets itself: use mediated, remote or channel\n"
             "cannot use mode mediated with the broker at exec:socat -: a command passes no descriptors; use remote\n"
-            "cannot parse the broker URL 'ftp://x': use /path, unix:/path, ssh://HOST or exec:COMMAND\n"
+            "cannot parse the broker URL 'ftp://x': use /path, unix:/path, ssh://HOST, tls://HOST or exec:COMMAND\n"
             "cannot connect to the broker at /nonexistent/socket: No such file or directory; "
             "check that sockbrokerd runs there, or set --broker or SOCKBROKER\n"
         )

@@ -55,7 +55,7 @@ class Launch(unittest.TestCase):
     def test_a_wrong_command_line_is_refused_with_the_reason(self):
         for arguments, text in (
             (["--mode", "other"], "unknown mode 'other': use one of direct, mediated, remote, channel"),
-            (["--broker", "ftp://x"], "cannot parse the broker URL 'ftp://x': use /path, unix:/path, ssh://HOST or exec:COMMAND"),
+            (["--broker", "ftp://x"], "cannot parse the broker URL 'ftp://x': use /path, unix:/path, ssh://HOST, tls://HOST or exec:COMMAND"),
             (["--broker", "stdio:sockbrokerd --stdio"], "serves one connection only, and this package opens several; use exec:"),
             (["--broker", "ssh://-oProxyCommand=x"], "it has no valid host; use ssh://[USER@]HOST[:PORT][/PATH]"),
             (["--broker", "ssh://lab7", "--mode", "mediated"], "cannot use mode mediated with the broker at ssh://lab7: ssh passes"),

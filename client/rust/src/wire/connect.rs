@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sockbroker_proto::descriptors::Received;
 
 use super::framing::Framing;
+use super::tls;
 use super::unix::{self, Interest, Readiness};
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
@@ -23,6 +24,7 @@ const HEAD_BYTES_MAX: usize = 8192;
 pub(crate) fn connect(endpoint: &Endpoint) -> Result<UnixStream> {
     let connected = match endpoint {
         Endpoint::Unix(path) => unix::connect(path, CONNECT_TIMEOUT),
+        Endpoint::Tls(target) => tls::connect(target, CONNECT_TIMEOUT),
         Endpoint::WebSocket(path) | Endpoint::Http(path) => {
             connect_http(path, Framing::of(endpoint))
         }

@@ -44,7 +44,9 @@ impl Framing {
     /// The framing of connections to an endpoint.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         match endpoint {
-            Endpoint::Unix(_) | Endpoint::Ssh(_) | Endpoint::Stdio(_) => Self::Lsp,
+            Endpoint::Unix(_) | Endpoint::Ssh(_) | Endpoint::Tls(_) | Endpoint::Stdio(_) => {
+                Self::Lsp
+            }
             Endpoint::WebSocket(_) => Self::WebSocket,
             Endpoint::Http(_) => Self::Http,
         }

@@ -8,6 +8,7 @@ pub(crate) mod receive_buffer;
 pub(crate) mod request_buffer;
 pub(crate) mod error_object;
 pub(crate) mod response;
+pub(crate) mod tls;
 pub(crate) mod connect;
 pub(crate) mod child;
 pub(crate) mod private_folder;

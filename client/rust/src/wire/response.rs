@@ -45,10 +45,12 @@ impl<'a> Envelope<'a> {
     /// Fails for an error without an id: the broker could not parse a message, and it is unknown which.
     pub(crate) fn check(&self) -> Result<()> {
         match (self.id, self.error) {
-            (None, Some(error)) => Err(Error::protocol(format!(
-                "the broker could not read a request: {}",
-                error.get()
-            ))),
+            (None, Some(error)) => Err(match refusal(error.get()) {
+                Some(message) => Error::Disconnected { message },
+                None => {
+                    Error::protocol(format!("the broker could not read a request: {}", error.get()))
+                }
+            }),
             _ => Ok(()),
         }
     }
@@ -66,6 +68,13 @@ impl<'a> Envelope<'a> {
             (None, None) => Err(Error::protocol("a response has neither result nor error")),
         }
     }
+}
+
+/// Why the broker ends a connection, if an error says that.
+fn refusal(error: &str) -> Option<String> {
+    let error: serde_json::Value = serde_json::from_str(error).ok()?;
+    let is_refusal = error.get("data")?.get("kind")? == "denied";
+    error.get("message").filter(|_| is_refusal)?.as_str().map(str::to_owned)
 }
 
 /// A successful response in the buffer it was received in.
@@ -213,6 +222,10 @@ mod tests {
             assert_eq!(parse(other).id(), None, "{other}");
         }
         assert!(parse(r#"{"id":null,"error":{"code":-32700,"message":"m"}}"#).check().is_err());
+        let ended =
+            r#"{"id":null,"error":{"code":3000,"message":"revoked","data":{"kind":"denied"}}}"#;
+        let error = parse(ended).check().unwrap_err();
+        assert!(matches!(error, Error::Disconnected { message } if message == "revoked"));
         assert_eq!(parse(r#"{"id":"other","error":{"code":1,"message":"m"}}"#).check(), Ok(()));
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use super::host::{Host, Refusal};
+use super::remote::is_remote;
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use crate::channel::ChannelError;
 use crate::claim::Claim;
@@ -138,7 +139,9 @@ impl<H: Host> Monitor<H> {
     fn start_caller(&mut self, token: u64, request: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
         let (peer, names) = (worker.peer(), &self.policies.users.names);
-        let refusal = if !self.policies.users.unix_callers.include(peer, is_owner(peer.uid)) {
+        let granted = !is_remote(peer.uid)
+            && self.policies.users.unix_callers.include(peer, is_owner(peer.uid));
+        let refusal = if !granted {
             tracing::warn!(
                 uid = peer.uid,
                 "a worker asks to act as its user, which no rule grants"

@@ -9,6 +9,7 @@ use sockbroker_sys::credentials::Credentials;
 use sockbroker_sys::identity::{self, Identity};
 use sockbroker_sys::{record, sealed};
 
+use super::remote::is_remote;
 use super::starts::Starts;
 use crate::caller::message::{CallerIds, ToCaller};
 use crate::channel::Channel;
@@ -60,7 +61,9 @@ impl Callers {
     /// What a worker of this principal learns about its caller. A worker has no capability, and `has_own_id` if its
     /// user id is not the monitor's.
     pub(super) fn describe(&self, peer: &Credentials, has_own_id: bool) -> Caller {
-        if !self.is_own(peer) {
+        if is_remote(peer.uid) {
+            Caller::Remote
+        } else if !self.is_own(peer) {
             Caller::Other
         } else if has_own_id || self.has_rights_of_root(peer) {
             Caller::Broker
@@ -147,6 +150,8 @@ mod tests {
         assert_eq!(callers.describe(&peer(&own), false), with_rights);
         assert_eq!(callers.describe(&peer(&own), true), Caller::Broker);
         assert_eq!(callers.describe(&peer(&other), false), Caller::Other);
+        let remote = Identity { uid: u32::MAX - 1, ..own.clone() };
+        assert_eq!(callers.describe(&peer(&remote), true), Caller::Remote);
         callers.overrides_files = false;
         assert_eq!(callers.describe(&peer(&own), false), Caller::Same);
         callers.able = false;

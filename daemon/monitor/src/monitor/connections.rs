@@ -9,6 +9,7 @@ use sockbroker_sys::ioctl::{self, IntRequest};
 use sockbroker_sys::socket;
 
 use super::host::{Host, Refusal};
+use super::remote::is_remote;
 use super::state::{AT_ONCE, EXHAUSTED_PAUSE, Monitor, reserved};
 use super::worker::Worker;
 use super::worker_ids::WorkerId;
@@ -42,6 +43,12 @@ impl<H: Host> Monitor<H> {
                 }
             };
             match credentials::of_peer(connection.as_fd()) {
+                Ok(peer) if is_remote(peer.uid) => {
+                    self.reaper.close_connection(connection);
+                    let text =
+                        format!("the user id {} is reserved for remote principals", peer.uid);
+                    self.refuse(Refusal::UnknownPeer(io::Error::other(text)));
+                }
                 Ok(peer) => self.admit(connection, peer),
                 Err(error) => {
                     self.reaper.close_connection(connection);
@@ -58,7 +65,9 @@ impl<H: Host> Monitor<H> {
         let reserved = reserved(uid, limits.connections_reserved);
         let own: u64 =
             self.of_account(uid, self.connections.iter().map(|(uid, count)| (*uid, *count)));
-        let exceeded = if self.connections.values().sum::<u64>() >= limits.connections + reserved {
+        let local = self.connections.iter().filter(|(uid, _)| !is_remote(**uid));
+        let in_all: u64 = local.map(|(_, count)| count).sum();
+        let exceeded = if in_all >= limits.connections + reserved {
             Some("connections")
         } else if own >= limits.connections_per_user {
             Some("connections_per_user")
@@ -94,11 +103,18 @@ impl<H: Host> Monitor<H> {
             self.reaper.close_connection(arrival.connection);
             return self.release(arrival.peer.uid, 1);
         }
-        self.pass(number, &arrival.peer, arrival.connection);
+        // A refusal is in the log when the client sees the end.
+        drop(self.pass(number, &arrival.peer, arrival.connection));
     }
 
     /// Passes a connection to the worker of its principal, which is started if it does not run.
-    pub(super) fn pass(&mut self, number: u64, peer: &Credentials, connection: OwnedFd) {
+    /// Otherwise closes it, and returns why.
+    pub(super) fn pass(
+        &mut self,
+        number: u64,
+        peer: &Credentials,
+        connection: OwnedFd,
+    ) -> Result<(), String> {
         let uid = peer.uid;
         let refusal = match self.serving.get(peer) {
             Some(token) => Ok(*token),
@@ -112,12 +128,17 @@ impl<H: Host> Monitor<H> {
                     worker.pass(number, connection);
                     self.flush(token);
                 }
+                Ok(())
             }
             Err(refusal) => {
-                // The reason is in the log when the client sees the end.
+                let reason = match &refusal {
+                    Refusal::Limit { limit, .. } => format!("the limit {limit} is reached"),
+                    _ => "the broker cannot start a worker".to_owned(),
+                };
                 self.refuse(refusal);
                 self.reaper.close_connection(connection);
                 self.release(uid, 1);
+                Err(reason)
             }
         }
     }
@@ -126,6 +147,12 @@ impl<H: Host> Monitor<H> {
     /// own.
     fn admit_start(&mut self, uid: u32) -> Result<Option<WorkerId>, Refusal> {
         let limit = |limit| Refusal::Limit { uid, limit };
+        if let Some(gateway) = self.gateway.as_ref().filter(|_| is_remote(uid)) {
+            let remote = self.workers.values().filter(|worker| is_remote(worker.uid())).count();
+            if remote as u64 >= gateway.settings.workers {
+                return Err(limit("remote_workers"));
+            }
+        }
         // One place is kept for root, unless root has it already.
         let has_root = self.workers.values().any(|worker| worker.uid() == 0);
         let kept = u64::from(uid != 0 && !has_root);
@@ -156,7 +183,15 @@ impl<H: Host> Monitor<H> {
         let first_number = Worker::first_number(self.serial);
         let (activated, caller) = (self.activated, self.callers.describe(peer, id.is_some()));
         let id_number = id.as_ref().map(WorkerId::number);
-        let beginning = Beginning { generation, first_number, activated, id: id_number, caller };
+        let identity = self.remote.get(uid).cloned();
+        let name = identity.as_ref().map(ToString::to_string);
+        let process = match &name {
+            Some(name) => format!("sockbrokerd: worker ({name})"),
+            None => self.policies.users.names.process_name("worker", uid),
+        };
+        let remote = identity.clone().map(|identity| (uid, identity));
+        let beginning =
+            Beginning { generation, first_number, activated, id: id_number, caller, remote };
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;
@@ -164,13 +199,13 @@ impl<H: Host> Monitor<H> {
         let (begin, opening) = match &mut self.opener {
             None => (ToWorker::Begin(beginning), None),
             Some(opener) => {
-                let channels = opener.add_worker(token, peer, account).map_err(fail)?;
+                let of = (account, identity);
+                let channels = opener.add_worker(token, peer, of).map_err(fail)?;
                 (ToWorker::BeginWithOpener(beginning, opener.description.clone()), Some(channels))
             }
         };
         descriptors.extend(opening.iter().flatten().map(OwnedFd::as_fd));
-        let name = self.policies.users.names.process_name("worker", uid);
-        let started = Worker::start((peer.clone(), id), &name, generation, &begin, &descriptors);
+        let started = Worker::start((peer.clone(), id), &process, generation, &begin, &descriptors);
         let started = started.and_then(|(worker, audit)| {
             match self.events.add(worker.channel.as_fd(), token) {
                 Ok(()) => Ok((worker, audit)),
@@ -194,7 +229,7 @@ impl<H: Host> Monitor<H> {
         tracing::debug!(uid, pid = worker.pid(), "started a worker");
         self.workers.insert(token, worker);
         self.serving.insert(peer.clone(), token);
-        self.host.audit(uid, audit);
+        self.host.audit(uid, name, audit);
         Ok(token)
     }
 }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::gateway_link::RemoteSettings;
 use super::opener_link::OpenerLink;
 use super::policies::{PolicyFiles, ReadPolicy};
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub policy: ReadPolicy,
     /// The opener, if the policy needs one.
     pub opener: Option<OpenerLink>,
+    /// What the gateway serves; `None` without one.
+    pub remote: Option<RemoteSettings>,
     /// Whether the broker has no more capabilities than its policy needed at the start.
     pub warns_of_lost_capabilities: bool,
     /// The user ids of workers; `None` if they have that of the monitor.
@@ -67,8 +70,8 @@ pub trait Host {
     fn watchdog(&self) -> Option<Duration>;
     /// The loop makes progress.
     fn alive(&mut self);
-    /// A worker of this user has started; it writes its audit records to this pipe.
-    fn audit(&mut self, uid: u32, pipe: PipeReader);
+    /// A worker of this user, or of this remote principal, has started; it writes its audit records to this pipe.
+    fn audit(&mut self, uid: u32, remote: Option<String>, pipe: PipeReader);
     /// A connection of a user was refused because of a limit, or could not be identified.
     fn refused(&mut self, refusal: Refusal);
     /// Reports what is due. Returns when to do so again, if there is anything to report.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use sockbroker_policy::subject::RemoteIdentity;
 use sockbroker_sys::credentials::Credentials;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::{record, sealed};
@@ -114,11 +115,11 @@ impl OpenerLink {
         &mut self,
         worker: u64,
         peer: &Credentials,
-        account: u32,
+        (account, remote): (u32, Option<RemoteIdentity>),
     ) -> io::Result<[OwnedFd; 2]> {
         let ((prompt, of_prompt), (slow, of_slow)) = (record::pair()?, record::pair()?);
         let Credentials { uid, gid, groups, network } = peer.clone();
-        let peer = WorkerPeer { uid, account, gid, groups, network };
+        let peer = WorkerPeer { uid, account, gid, groups, network, remote };
         let peer = postcard::to_stdvec(&peer).map_err(io::Error::other)?;
         let peer = sealed::create("peer", &peer)?;
         self.send(ToOpener::Worker { worker }, vec![of_prompt, of_slow, peer]);

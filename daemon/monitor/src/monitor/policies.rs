@@ -37,6 +37,8 @@ pub struct ReadPolicy {
     /// The policy, for the workers and the opener (sealed memory).
     pub memory: OwnedFd,
     pub(super) users: UserFacts,
+    /// The credentials of the gateway, empty without one (sealed memory).
+    pub(super) credentials: OwnedFd,
     /// Whether rules of it need a capability that only the opener has.
     pub needs_opener: bool,
     /// Whether rules of it grant something in other network namespaces.
@@ -52,6 +54,7 @@ pub(super) struct Policies {
     pub(super) files: PolicyFiles,
     pub(super) memory: OwnedFd,
     pub(super) users: UserFacts,
+    pub(super) credentials: OwnedFd,
     pub(super) generation: u64,
     pub(super) step: Step,
     /// Requests of the present step.
@@ -91,9 +94,10 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
         match channel.receive() {
             Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
             Ok((FromReader::Policy { needs_opener, reaches_networks }, descriptors)) => {
-                let read = contents(descriptors).map(|(memory, users)| ReadPolicy {
+                let read = contents(descriptors).map(|(memory, users, credentials)| ReadPolicy {
                     memory,
                     users,
+                    credentials,
                     needs_opener,
                     reaches_networks,
                 });
@@ -109,14 +113,14 @@ pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<Re
     }
 }
 
-fn contents(descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, UserFacts), String> {
+fn contents(descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, UserFacts, OwnedFd), String> {
     let wrong = |error: &dyn std::fmt::Display| format!("the policy reader sent nonsense: {error}");
-    let [memory, facts] = <[OwnedFd; 2]>::try_from(descriptors)
+    let [memory, facts, credentials] = <[OwnedFd; 3]>::try_from(descriptors)
         .map_err(|others| wrong(&format!("{} descriptors", others.len())))?;
     let encoded = sealed::read(facts.as_fd(), USER_FACTS);
     let encoded = encoded.map_err(|error| wrong(&error))?;
     let users = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
-    Ok((memory, users))
+    Ok((memory, users, credentials))
 }
 
 /// Reads the policy, and waits for the result. For the start, before anything is served.
@@ -143,12 +147,13 @@ pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
 
 impl Policies {
     pub(super) fn new(policy: ReadPolicy, files: PolicyFiles) -> Self {
-        let ReadPolicy { memory, users, .. } = policy;
+        let ReadPolicy { memory, users, credentials, .. } = policy;
         let (requests, later) = (Vec::new(), VecDeque::new());
         Self {
             files,
             memory,
             users,
+            credentials,
             generation: FIRST_GENERATION,
             step: Step::Idle,
             requests,

@@ -18,7 +18,12 @@ impl<H: Host> Monitor<H> {
     pub(super) fn query_others(&mut self, asker: u64, request: u64, query: Query) {
         let Some(worker) = self.workers.get(&asker) else { return };
         let peer = worker.peer();
-        if !self.policies.users.administrators.include(peer, is_owner(peer.uid)) {
+        let administrators = &self.policies.users.administrators;
+        let includes = match self.remote.get(peer.uid) {
+            Some(remote) => administrators.include_remote(remote),
+            None => administrators.include(peer, is_owner(peer.uid)),
+        };
+        if !includes {
             let end = ToWorker::QueryEnd { request, missing: None };
             return self.send(asker, &end, &[]);
         }

@@ -57,7 +57,7 @@ impl<H: Host> Monitor<H> {
     }
 
     fn distribute(&mut self, policy: ReadPolicy) {
-        let ReadPolicy { memory, users, needs_opener, .. } = policy;
+        let ReadPolicy { memory, users, credentials, needs_opener, .. } = policy;
         if needs_opener && self.opener.is_none() && self.warns_of_lost_capabilities {
             tracing::warn!(
                 "a new rule needs a capability that was dropped at the start, or that the broker never had: restart it with \
@@ -75,6 +75,7 @@ impl<H: Host> Monitor<H> {
                 opener.send(ToOpener::Policy { generation }, vec![memory]);
             }
         }
+        self.renew_credentials(credentials, generation);
         let tokens: Vec<_> = self.workers.keys().copied().collect();
         for token in tokens {
             let Some(worker) = self.workers.get(&token) else { continue };
@@ -101,9 +102,10 @@ impl<H: Host> Monitor<H> {
                 let (deadline, for_opener) = (*deadline, *for_opener);
                 let opener_is_late =
                     self.opener.as_ref().is_some_and(|opener| opener.in_force < generation);
+                let gateway_is_late = self.gateway_is_late(generation);
                 let behind = self.workers.iter().filter(|(_, worker)| worker.in_force < generation);
                 let behind: Vec<_> = behind.map(|(token, _)| *token).collect();
-                if behind.is_empty() && !opener_is_late {
+                if behind.is_empty() && !opener_is_late && !gateway_is_late {
                     return self.finish_reload(&Ok(generation));
                 }
                 if is_over {
@@ -114,6 +116,9 @@ impl<H: Host> Monitor<H> {
                     } else {
                         self.failure = opener_is_late.then_some("the opener has the old policy");
                         self.finish_reload(&Ok(generation));
+                    }
+                    if gateway_is_late {
+                        self.lose_gateway("it did not put new credentials in force");
                     }
                     for token in behind {
                         tracing::error!(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sockbroker_sys::events::{Handled, Ready};
 
 use super::host::{Host, Refusal};
-use super::state::{EXHAUSTED_PAUSE, LISTENER, Monitor, OPENER, READER, SIGNALS};
+use super::state::{EXHAUSTED_PAUSE, GATEWAY, LISTENER, Monitor, OPENER, READER, SIGNALS};
 use crate::message::ToWorker;
 
 /// How long a worker may take to receive that the broker stops. One that runs takes it at once.
@@ -32,12 +32,13 @@ impl<H: Host> Monitor<H> {
                 return Err(io::Error::other(reason));
             }
             let flush_opener_at = self.flush_opener(now)?;
-            if self.kill_at.is_some() && self.workers.is_empty() {
+            let tend_gateway_at = self.tend_gateway(now);
+            if self.kill_at.is_some() && self.workers.is_empty() && self.gateway_has_ended() {
                 return Ok(());
             }
             let next_beat = beat.map(|(every, last)| last + every);
-            let deadline =
-                [self.next_deadline(), next_beat, flush_opener_at].into_iter().flatten().min();
+            let deadline = [self.next_deadline(), next_beat, flush_opener_at, tend_gateway_at];
+            let deadline = deadline.into_iter().flatten().min();
             let longest = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             for ready in self.events.wait(longest)? {
                 self.handle(ready)?;
@@ -51,6 +52,7 @@ impl<H: Host> Monitor<H> {
             SIGNALS => self.handle_signals()?,
             READER => self.read_policy_reader(),
             OPENER => self.read_opener()?,
+            GATEWAY => self.read_gateway(),
             token if self.workers.contains_key(&token) => self.receive(token),
             token => self.arrived(token),
         }
@@ -96,6 +98,7 @@ impl<H: Host> Monitor<H> {
             // Descriptors may be queued on connections that were not accepted.
             self.reaper.close(listener);
         }
+        self.stop_gateway();
         for (_, arrival) in self.arrivals.take_all() {
             drop(self.events.remove(arrival.connection.as_fd()));
             self.reaper.close_connection(arrival.connection);
@@ -169,6 +172,7 @@ impl<H: Host> Monitor<H> {
                 tracing::warn!(uid, pid, "killed a worker that did not end within drain_seconds");
                 worker.kill();
             }
+            self.lose_gateway("the broker stops, and drain_seconds are over");
             self.kill_at = Some(now + EXHAUSTED_PAUSE);
         }
     }

@@ -14,11 +14,13 @@ use super::callers::Callers;
 use super::claims::Claims;
 use super::counters::Counters;
 use super::ended::{Ending, EndingProcesses};
+use super::gateway_link::Gateway;
 use super::host::{Host, Limits, Refusal, Settings};
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
 use super::queries::Queries;
 use super::readers::Readers;
+use super::remote::RemotePrincipals;
 use super::starts::Starts;
 use super::worker::Worker;
 use super::worker_ids::WorkerIds;
@@ -35,6 +37,7 @@ pub(super) const LISTENER: u64 = 0;
 pub(super) const SIGNALS: u64 = 1;
 pub(super) const READER: u64 = 2;
 pub(super) const OPENER: u64 = 3;
+pub(super) const GATEWAY: u64 = 4;
 /// The first number that an arrival or a worker gets.
 pub(super) const FIRST: u64 = 16;
 
@@ -67,6 +70,9 @@ pub struct Monitor<H> {
     pub(super) ending: EndingProcesses,
     pub(super) reaper: Reaper,
     pub(super) opener: Option<OpenerLink>,
+    /// `None` if the broker serves no remote principals.
+    pub(super) gateway: Option<Gateway>,
+    pub(super) remote: RemotePrincipals,
     pub(super) warns_of_lost_capabilities: bool,
     /// Why the broker has to end.
     pub(super) failure: Option<&'static str>,
@@ -96,7 +102,7 @@ impl<H: Host> Monitor<H> {
     /// thread: the kernel gives a signal to any thread that does not block it.
     pub fn new(settings: Settings, signals: Signals, host: H) -> io::Result<Self> {
         let Settings { listener, limits, configuration, policy, files, activated, .. } = settings;
-        let Settings { opener, warns_of_lost_capabilities, worker_ids, .. } = settings;
+        let Settings { opener, warns_of_lost_capabilities, worker_ids, remote, .. } = settings;
         let events = Events::new()?;
         socket::set_nonblocking(listener.as_fd(), true)?;
         events.add(listener.as_fd(), LISTENER)?;
@@ -127,6 +133,8 @@ impl<H: Host> Monitor<H> {
             ending: EndingProcesses::default(),
             reaper: Reaper::default(),
             opener,
+            gateway: remote.map(Gateway::new),
+            remote: RemotePrincipals::default(),
             warns_of_lost_capabilities,
             failure: None,
             next: FIRST,
@@ -245,7 +253,8 @@ impl<H: Host> Monitor<H> {
     }
 
     fn pass_again(&mut self, number: u64, peer: &Credentials, connection: OwnedFd) {
-        self.pass(number, peer, connection);
+        // A refusal is in the log, and the gateway sees the end.
+        drop(self.pass(number, peer, connection));
         if let Some(worker) = self.serving.get(peer).and_then(|token| self.workers.get_mut(token)) {
             worker.note_retry(number);
         }

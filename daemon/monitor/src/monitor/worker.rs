@@ -210,6 +210,11 @@ impl Worker {
         self.held.remove(&number)
     }
 
+    /// Whether the worker has, or is about to get, a connection.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.held.contains(&number) || self.unconfirmed.contains_key(&number)
+    }
+
     /// Whether the worker, which has taken this number of connections, can end: none is on its way.
     pub(super) fn is_idle(&self, taken: u64) -> bool {
         let none = self.queued.is_empty() && self.unconfirmed.is_empty() && self.held.is_empty();

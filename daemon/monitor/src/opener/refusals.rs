@@ -25,8 +25,8 @@ impl Refusals {
     /// over.
     pub(super) fn report(&mut self, worker: u64, denial: &Denial) {
         if self.count(worker, Instant::now()) {
-            let uid = denial.uid;
-            tracing::warn!(uid, worker, %denial, "the opener refused what a worker had allowed");
+            let caller = &*denial.caller;
+            tracing::warn!(caller, worker, %denial, "the opener refused what a worker had allowed");
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
+use sockbroker_policy::subject::Subject;
 use sockbroker_sys::{namespace, socket};
 
 use crate::channel::Channel;
@@ -103,6 +104,25 @@ impl Worker {
         socket::cookie(connection).is_ok_and(|cookie| lock(&self.connections).contains_key(&cookie))
     }
 
+    /// The subject of a connection. The gateway made those of a remote principal, so that the kernel reports nothing
+    /// about their clients.
+    fn subject(
+        &self,
+        connection: impl Connection,
+        in_force: &InForce,
+    ) -> Result<Subject, &'static str> {
+        let peer = &self.peer;
+        if let Some(remote) = &peer.remote {
+            return Ok(Subject::remote(peer.uid, remote.clone()));
+        }
+        let subject = connection
+            .subject(in_force.by_control_group)
+            .map_err(|_unknown| "it named a socket without a peer as a connection")?;
+        let own =
+            (subject.uid, subject.gid) == (peer.uid, peer.gid) && *subject.groups == *peer.groups;
+        if own { Ok(subject) } else { Err("it has a connection of another principal") }
+    }
+
     /// The rights at the other end of a connection.
     pub(super) fn rights(&self, connection: impl Connection, in_force: &InForce) -> Named {
         let Ok(cookie) = connection.cookie() else {
@@ -119,15 +139,10 @@ impl Worker {
         {
             return Named::Connection(known.rights.clone());
         }
-        let Ok(subject) = connection.subject(in_force.by_control_group) else {
-            return Named::Nonsense("it named a socket without a peer as a connection");
+        let subject = match self.subject(connection, in_force) {
+            Ok(subject) => subject,
+            Err(reason) => return Named::Nonsense(reason),
         };
-        let peer = &self.peer;
-        let own =
-            (subject.uid, subject.gid) == (peer.uid, peer.gid) && *subject.groups == *peer.groups;
-        if !own {
-            return Named::Nonsense("it has a connection of another principal");
-        }
         let rights = Arc::new(in_force.policy.select(&subject, Vec::new()));
         *known = Some(Selected { generation: in_force.generation, rights: rights.clone() });
         Named::Connection(rights)

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::judgement::question::{Endpoint, Question};
 use crate::judgement::rule_name::{NO_RULE, RESTRICTED, RuleName};
@@ -13,14 +14,14 @@ use sockbroker_proto::socket_spec::SocketSpec;
 
 /// A refusal, with the grant that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("uid {uid} may not {what}: {}{}", why(rule, grant), hint_text(hint.as_deref()))]
+#[error("{caller} may not {what}: {}{}", why(rule, grant), hint_text(hint.as_deref()))]
 pub struct Denial {
     /// The verb that was refused.
     pub verb: Verb,
     /// The verb in words, with its object.
     pub what: String,
-    /// The subject's user id.
-    pub uid: u32,
+    /// The subject: `uid 1000`, `token ci`.
+    pub caller: Arc<str>,
     /// The error number that the kernel would give.
     pub errno: i32,
     /// The rule that decided, or `NO_RULE`.

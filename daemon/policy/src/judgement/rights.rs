@@ -76,7 +76,8 @@ fn matching<'a>(
 /// What one subject is allowed to do.
 #[derive(Debug)]
 pub struct Rights {
-    uid: u32,
+    /// The subject, for messages.
+    caller: Arc<str>,
     owner: bool,
     holder: bool,
     by_verb: [ByVerb; Verb::COUNT],
@@ -95,8 +96,13 @@ impl Rights {
     fn select(policy: &Policy, subject: &Subject, restrictions: Vec<Arc<Restriction>>) -> Self {
         let mut by_verb: [ByVerb; Verb::COUNT] = std::array::from_fn(|_| ByVerb::default());
         let mut holder = false;
-        let owner = policy.is_owner(subject.uid);
-        let about = |rule: &&Arc<Rule>| rule.subject.contains(subject, rule.effect, owner);
+        let owner = subject.remote.is_none() && policy.is_owner(subject.uid);
+        let kept = |rule: &Rule| {
+            rule.effect == Effect::Deny
+                || subject.remote.as_ref().is_none_or(|remote| remote.keeps(&rule.name))
+        };
+        let about =
+            |rule: &&Arc<Rule>| rule.subject.contains(subject, rule.effect, owner) && kept(rule);
         for rule in policy.rules().iter().filter(about) {
             holder |= rule.effect == Effect::Allow;
             for verb in rule.verbs() {
@@ -116,7 +122,8 @@ impl Rights {
                 }
             }
         }
-        Self { uid: subject.uid, owner, holder, by_verb, restrictions }
+        let caller = subject.to_string().into();
+        Self { caller, owner, holder, by_verb, restrictions }
     }
 
     pub(super) fn about(&self, verb: Verb) -> Option<&ByVerb> {
@@ -210,7 +217,7 @@ impl Rights {
         Denial {
             verb: question.verb,
             what: question.what(),
-            uid: self.uid,
+            caller: self.caller.clone(),
             errno: question.errno(),
             grant: question.grant(),
             hint: self.hint(question),

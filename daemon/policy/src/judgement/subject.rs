@@ -1,6 +1,10 @@
-//! The subject: the process at the other end of a connection, as the kernel reports it.
+//! The subject: the process at the other end of a connection, as the kernel reports it, or the remote principal that a
+//! certificate or a token names.
 
+use std::fmt;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::language::name::Pattern;
 use crate::language::rule::{Effect, admits};
@@ -25,12 +29,67 @@ pub struct Subject {
     pub cgroup: Option<Arc<str>>,
     /// The systemd unit, from the path of its control group.
     pub unit: Option<Arc<str>>,
+    /// Who it is, if it is not a process of this machine. Then all fields above are without meaning: the ids are numbers
+    /// that no user has.
+    pub remote: Option<Arc<RemoteIdentity>>,
+}
+
+/// A principal on another machine, as the gateway has authenticated it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RemoteIdentity {
+    /// The client of a certificate.
+    Certificate {
+        /// Its names, each with its kind: `uri:spiffe://lab/alice`, `dns:lab7`, `email:alice@lab`.
+        names: Vec<String>,
+    },
+    /// The bearer of a token.
+    Token {
+        /// The name in the file of tokens.
+        name: String,
+        /// The rules that can still grant something to it; `None` for all.
+        rules: Option<Vec<String>>,
+    },
+}
+
+impl RemoteIdentity {
+    /// Whether a rule of this name can grant something to it.
+    pub fn keeps(&self, rule: &str) -> bool {
+        match self {
+            Self::Certificate { .. } | Self::Token { rules: None, .. } => true,
+            Self::Token { rules: Some(rules), .. } => rules.iter().any(|kept| kept == rule),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.remote {
+            Some(remote) => remote.fmt(f),
+            None => write!(f, "uid {}", self.uid),
+        }
+    }
+}
+
+impl fmt::Display for RemoteIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate { names } => write!(f, "certificate {}", names.join(" ")),
+            Self::Token { name, .. } => write!(f, "token {name}"),
+        }
+    }
 }
 
 impl Subject {
     /// A subject with known ids and nothing else.
     pub fn new(uid: u32, gid: u32) -> Self {
-        Self { uid, gid, groups: Arc::default(), pid: None, cgroup: None, unit: None }
+        let (groups, remote) = (Arc::default(), None);
+        Self { uid, gid, groups, pid: None, cgroup: None, unit: None, remote }
+    }
+
+    /// A principal on another machine. Where the broker counts by user id, it counts this one by `number`, which MUST NOT
+    /// be the id of a user.
+    pub fn remote(number: u32, identity: RemoteIdentity) -> Self {
+        Self { remote: Some(Arc::new(identity)), ..Self::new(number, number) }
     }
 
     /// The same in these supplementary groups.
@@ -63,7 +122,17 @@ impl Subjects {
     /// Whether a rule of this effect is about a subject. A rule that grants something to everyone is not about users that
     /// look the same to the kernel ([`OVERFLOW_UID`]), apart from the broker's own user. If the kernel does not report
     /// the control group, the subject can be in any: every rule that denies is about it, and none that grants.
+    ///
+    /// A rule that grants is about a remote principal only if it names certificates or tokens. A rule that refuses
+    /// everyone refuses remote principals too.
     pub fn contains(&self, subject: &Subject, effect: Effect, is_owner: bool) -> bool {
+        if let Some(remote) = &subject.remote {
+            let everyone = effect == Effect::Deny && self.are_everyone();
+            return everyone || self.contains_remote(remote);
+        }
+        if self.are_remote() {
+            return false;
+        }
         let placed = match subject.cgroup.as_deref() {
             Some(cgroup) => {
                 admits(&self.units, subject.unit.as_deref(), Pattern::matches)
@@ -81,6 +150,19 @@ impl Subjects {
             && (is_named || is_owner || effect == Effect::Deny || subject.uid != OVERFLOW_UID)
             && self.uids.as_ref().is_none_or(|uids| uids.contains(&subject.uid))
             && self.gids.as_ref().is_none_or(|g| g.iter().any(|gid| subject.is_in_group(*gid)))
+    }
+
+    /// Whether one of its names is one of a remote principal.
+    pub fn contains_remote(&self, remote: &RemoteIdentity) -> bool {
+        let matches = |patterns: &[Pattern], name: &String| {
+            patterns.iter().any(|pattern| pattern.matches(name))
+        };
+        match remote {
+            RemoteIdentity::Certificate { names } => {
+                names.iter().any(|name| matches(&self.certificates, name))
+            }
+            RemoteIdentity::Token { name, .. } => matches(&self.tokens, name),
+        }
     }
 }
 
@@ -108,6 +190,48 @@ fn unit_of(cgroup: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn subjects(text: &str) -> Subjects {
+        let rule = format!("subject = {text}\nallow = [\"resolve\"]");
+        crate::fixture::file_of_rule(&rule).unwrap().rules.remove(0).0.subject
+    }
+
+    #[test]
+    fn only_rules_that_name_certificates_or_tokens_grant_to_remote_principals() {
+        let names = ["uri:spiffe://lab/user/alice", "dns:lab7"].map(str::to_owned).to_vec();
+        let certificate = Subject::remote(4_000_000_000, RemoteIdentity::Certificate { names });
+        let token = RemoteIdentity::Token { name: "ci-7".to_owned(), rules: None };
+        let token = Subject::remote(4_000_000_001, token);
+        let local = Subject::new(4_000_000_000, 4_000_000_000);
+        for (text, expected) in [
+            ("{ everyone = true }", [false, false, true]),
+            ("{ uids = [4000000000] }", [false, false, true]),
+            ("{ gids = [4000000000, 4000000001] }", [false, false, true]),
+            ("{ certificates = [\"uri:spiffe://lab/*\"] }", [true, false, false]),
+            ("{ certificates = [\"dns:lab7\"] }", [true, false, false]),
+            ("{ certificates = [\"lab7\"] }", [false, false, false]),
+            ("{ tokens = [\"ci-*\"] }", [false, true, false]),
+            ("{ tokens = [\"*\"], certificates = [\"*\"] }", [true, true, false]),
+        ] {
+            let subjects = subjects(text);
+            let contains = |subject| subjects.contains(subject, Effect::Allow, false);
+            assert_eq!([&certificate, &token, &local].map(contains), expected, "{text}");
+        }
+        let contains = |text, subject| subjects(text).contains(subject, Effect::Deny, false);
+        assert!(contains("{ everyone = true }", &token) && contains("{ everyone = true }", &local));
+        assert!(!contains("{ units = [\"a.service\"] }", &token));
+        assert!(!contains("{ tokens = [\"*\"] }", &local));
+    }
+
+    #[test]
+    fn a_token_keeps_the_rules_that_it_names() {
+        let token = |rules: Option<&[&str]>| RemoteIdentity::Token {
+            name: "a".to_owned(),
+            rules: rules.map(|rules| rules.iter().map(|rule| (*rule).to_owned()).collect()),
+        };
+        assert!(token(None).keeps("x") && token(Some(&["x"])).keeps("x"));
+        assert!(!token(Some(&["x"])).keeps("y") && !token(Some(&[])).keeps("x"));
+    }
 
     fn unit(cgroup: &str) -> Option<Arc<str>> {
         Subject::new(1, 1).in_cgroup(Some(cgroup.to_owned())).unit

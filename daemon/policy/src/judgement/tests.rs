@@ -50,7 +50,10 @@ fn without_rules_only_root_and_the_owner_are_allowed() {
         );
     }
     let denial = rights(1000, "").authorize(Resolve).unwrap_err();
-    assert_eq!((denial.verb, denial.uid, denial.rule.as_str()), (Verb::Resolve, 1000, NO_RULE));
+    assert_eq!(
+        (denial.verb, &*denial.caller, denial.rule.as_str()),
+        (Verb::Resolve, "uid 1000", NO_RULE)
+    );
     let expected =
         "uid 1000 may not resolve a name: no rule allows it; missing grant: allow = [\"resolve\"]";
     assert_eq!(denial.to_string(), expected);

@@ -65,7 +65,7 @@ fn impossible(rule: &Rule) -> impl Iterator<Item = (Verb, Operand)> {
 /// true where it does not.
 fn covers(rule: &Rule, other: &Rule) -> bool {
     other.verbs().all(|verb| rule.verbs().any(|own| own == verb))
-        && covers_subjects(&rule.subject, &other.subject)
+        && covers_subjects(&rule.subject, &other.subject, rule.effect)
         && Operand::ALL.iter().all(|operand| covers_field(*operand, rule, other))
 }
 
@@ -122,7 +122,19 @@ fn covers_handover(deny: &Rule, other: &Rule) -> bool {
     }
 }
 
-fn covers_subjects(own: &Subjects, other: &Subjects) -> bool {
+fn covers_subjects(own: &Subjects, other: &Subjects, effect: Effect) -> bool {
+    if other.are_remote() {
+        let all = effect == Effect::Deny && own.are_everyone();
+        let is_part = |own: &[Pattern], other: &[Pattern]| {
+            other.is_empty() || every(own, other, Pattern::covers) && !own.is_empty()
+        };
+        return all
+            || is_part(&own.certificates, &other.certificates)
+                && is_part(&own.tokens, &other.tokens);
+    }
+    if own.are_remote() {
+        return false;
+    }
     // The ids of names that this host does not have are unknown.
     let ids = |own: &Option<Vec<u32>>, known: &Option<Vec<u32>>| match (own, known) {
         (None, _) => true,

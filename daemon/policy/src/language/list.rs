@@ -67,6 +67,8 @@ subjects! {
     gids u32;
     units Pattern;
     cgroups PathPrefix;
+    certificates Pattern;
+    tokens Pattern;
 }
 
 #[cfg(test)]
@@ -116,7 +118,9 @@ mod tests {
 
     #[test]
     fn an_empty_list_of_subjects_is_refused_at_its_position() {
-        for field in ["users", "uids", "groups", "gids", "units", "cgroups"] {
+        for field in
+            ["users", "uids", "groups", "gids", "units", "cgroups", "certificates", "tokens"]
+        {
             let error = refused(
                 &format!("subject = {{ uids = [7], {field} = [] }}\nallow = [\"send\"]")
                     .replace("uids = [7], uids", "uids"),

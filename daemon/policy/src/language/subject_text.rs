@@ -33,6 +33,10 @@ pub(crate) struct SubjectText {
     pub units: Vec<Pattern>,
     #[serde(deserialize_with = "list::cgroups")]
     pub cgroups: Vec<PathPrefix>,
+    #[serde(deserialize_with = "list::certificates")]
+    pub certificates: Vec<Pattern>,
+    #[serde(deserialize_with = "list::tokens")]
+    pub tokens: Vec<Pattern>,
 }
 
 impl SubjectText {
@@ -46,7 +50,7 @@ impl SubjectText {
         let (span, text) = (written.span(), written.get_ref());
         match &text.everyone {
             Some(everyone) if !everyone.get_ref() => {
-                let message = "`everyone` can only be true: remove it and name users, groups, units or cgroups";
+                let message = "`everyone` can only be true: remove it and name users, groups, units, cgroups, certificates or tokens";
                 return Err((everyone.span(), message.to_owned()));
             }
             Some(everyone) if text.has_names() => {
@@ -55,6 +59,11 @@ impl SubjectText {
                 return Err((everyone.span(), message.to_owned()));
             }
             Some(_) => return Ok(Subjects::default()),
+            None if text.has_remote_names() && text.has_local_names() => {
+                let message = "`certificates` and `tokens` are of remote principals, which have no users, groups, units or \
+                               cgroups: write two rules";
+                return Err((span, message.to_owned()));
+            }
             None if !text.has_names() => {
                 let message = "`subject` names nobody: for everyone, write `everyone = true`";
                 return Err((span, message.to_owned()));
@@ -82,11 +91,21 @@ impl SubjectText {
             gids,
             units: text.units.clone(),
             cgroups: text.cgroups.clone(),
+            certificates: text.certificates.clone(),
+            tokens: text.tokens.clone(),
             incomplete: unknown.len() > before,
         })
     }
 
     fn has_names(&self) -> bool {
+        self.has_local_names() || self.has_remote_names()
+    }
+
+    fn has_remote_names(&self) -> bool {
+        !(self.certificates.is_empty() && self.tokens.is_empty())
+    }
+
+    fn has_local_names(&self) -> bool {
         !(self.users.is_empty()
             && self.uids.is_empty()
             && self.groups.is_empty()
@@ -120,6 +139,14 @@ mod tests {
             ("subject = { uids = [7], everyone = true }", 4, 36, "excludes every other field"),
             ("subject = { everyone = true, units = [\"a\"] }", 4, 24, "excludes every other field"),
             ("subject = { everyone = 1 }", 4, 24, "expected a boolean"),
+            (
+                "subject = { everyone = true, tokens = [\"a\"] }",
+                4,
+                24,
+                "excludes every other field",
+            ),
+            ("subject = { uids = [7], tokens = [\"a\"] }", 4, 11, "write two rules"),
+            ("subject = { certificates = [\"a*b\"] }", 4, 28, "is not a name"),
         ] {
             let error = file_of_rule(&format!("{subject}\n{ALLOW}")).unwrap_err();
             assert_eq!((error.line, error.column), (line, column), "{error}");

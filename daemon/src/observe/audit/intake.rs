@@ -13,10 +13,13 @@ use sockbroker_sys::record;
 use super::pipe::RecordReader;
 use super::record::Record;
 
+/// The user of a worker, and the name of a remote principal.
+type Origin = (u32, Option<String>);
+
 /// Passes the pipes of workers to the thread.
 #[derive(Debug)]
 pub struct Intake {
-    pipes: Sender<(u32, PipeReader)>,
+    pipes: Sender<(Origin, PipeReader)>,
     wake: std::os::fd::OwnedFd,
 }
 
@@ -37,10 +40,10 @@ impl Intake {
         Ok(Self { pipes, wake })
     }
 
-    /// Takes the records of a worker of this user.
-    pub fn add(&self, uid: u32, pipe: PipeReader) {
+    /// Takes the records of a worker of this user, or of the remote principal that is counted by this number.
+    pub fn add(&self, uid: u32, remote: Option<String>, pipe: PipeReader) {
         // An error means that the thread has ended, which it has logged.
-        if self.pipes.send((uid, pipe)).is_ok() {
+        if self.pipes.send(((uid, remote), pipe)).is_ok() {
             drop(record::send(self.wake.as_fd(), &[0], &[]));
         }
     }
@@ -51,7 +54,7 @@ fn take(
     report: &mut dyn FnMut(u32, Record),
     events: &mut Events,
     woken: &std::os::fd::OwnedFd,
-    new: &Receiver<(u32, PipeReader)>,
+    new: &Receiver<(Origin, PipeReader)>,
 ) -> io::Result<()> {
     let mut workers = BTreeMap::new();
     let (mut next, mut is_open) = (1, true);
@@ -59,10 +62,10 @@ fn take(
         for ready in events.wait(None)? {
             if ready.token == 0 {
                 while record::receive(woken.as_fd()).is_ok_and(|woken| woken.is_some()) {}
-                for (uid, pipe) in new.try_iter() {
+                for (origin, pipe) in new.try_iter() {
                     let reader = RecordReader::new(pipe)?;
                     events.add(reader.pipe().as_fd(), next)?;
-                    workers.insert(next, (uid, reader));
+                    workers.insert(next, (origin, reader));
                     next += 1;
                 }
                 if ready.hung_up {
@@ -71,12 +74,15 @@ fn take(
                 }
                 continue;
             }
-            let Some((uid, reader)) = workers.get_mut(&ready.token) else { continue };
+            let Some(((uid, remote), reader)) = workers.get_mut(&ready.token) else { continue };
             let (uid, read) = (*uid, reader.read());
             match read {
                 Ok(Some(records)) => {
                     for mut record in records {
                         record.set("uid", uid);
+                        if let Some(remote) = remote.as_deref() {
+                            record.set("principal", remote);
+                        }
                         report(uid, record);
                     }
                 }

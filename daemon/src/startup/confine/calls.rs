@@ -360,3 +360,42 @@ pub(super) const OF_READER_OF_OLD: &[c_long] =
 /// Calls of older machines, for which newer ones have the more general above.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OF_READER_OF_OLD: &[c_long] = &[];
+
+/// Calls of the gateway: its connections, which it accepts, pairs for workers, its channel, and threads. It makes no
+/// socket that reaches anything.
+pub(super) const OF_GATEWAY: &[c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_socketpair,
+    libc::SYS_shutdown,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_ioctl,
+    libc::SYS_fcntl,
+    libc::SYS_eventfd2,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_readv,
+    libc::SYS_close,
+    // Credentials, which come in memory, and what is in force.
+    libc::SYS_pread64,
+    libc::SYS_openat,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+    // Waiting and time.
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall,
+];

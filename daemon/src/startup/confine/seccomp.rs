@@ -9,8 +9,8 @@ use seccompiler::{
 use sockbroker_sys::refused;
 
 use super::calls::{
-    ALLOWED, ALLOWED_OF_OLD, COMMON, OF_CALLER, OF_CALLER_OF_OLD, OF_IDENTITY, OF_MONITOR,
-    OF_OPENER, OF_OPENER_OF_OLD, OF_READER, OF_READER_OF_OLD,
+    ALLOWED, ALLOWED_OF_OLD, COMMON, OF_CALLER, OF_CALLER_OF_OLD, OF_GATEWAY, OF_IDENTITY,
+    OF_MONITOR, OF_OPENER, OF_OPENER_OF_OLD, OF_READER, OF_READER_OF_OLD,
 };
 use crate::config::Seccomp;
 
@@ -53,6 +53,8 @@ pub(super) enum Calls {
     Opener,
     /// Of a process that reads captures.
     Reader,
+    /// Of the gateway.
+    Gateway,
     /// Of the monitor, and of the processes that it starts.
     Monitor,
 }
@@ -65,9 +67,11 @@ impl Calls {
             Self::Caller => &[OF_CALLER, OF_CALLER_OF_OLD, COMMON],
             Self::Opener => &[OF_OPENER, OF_OPENER_OF_OLD, COMMON],
             Self::Reader => &[OF_READER, OF_READER_OF_OLD, COMMON],
+            Self::Gateway => &[OF_GATEWAY, OF_READER_OF_OLD, COMMON],
             // The opener has started before.
             Self::Monitor => &[
                 OF_MONITOR,
+                OF_GATEWAY,
                 OF_IDENTITY,
                 COMMON,
                 ALLOWED,
@@ -114,12 +118,14 @@ pub(super) fn filter(mode: Seccomp, calls: Calls) -> Result<(), FilterError> {
         Calls::Opener => {
             rules.insert(libc::SYS_setns, enters_network);
         }
-        Calls::Reader | Calls::Worker { makes_files: false } => {}
+        Calls::Reader | Calls::Gateway | Calls::Worker { makes_files: false } => {}
     }
     let clone = match calls {
         Calls::Broker | Calls::Monitor => without_bits(0, NAMESPACES)?,
         // Threads, and no processes.
-        Calls::Worker { .. } | Calls::Caller | Calls::Opener | Calls::Reader => threads()?,
+        Calls::Worker { .. } | Calls::Caller | Calls::Opener | Calls::Reader | Calls::Gateway => {
+            threads()?
+        }
     };
     rules.insert(libc::SYS_clone, vec![clone]);
     // Workers may have the same user id: one must not end, stop or limit another.

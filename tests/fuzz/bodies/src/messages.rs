@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use sockbroker_monitor::caller::message::{FromCaller, ToCaller, UnixAnswer, UnixCall};
 use sockbroker_monitor::channel::{ChannelError, Message, decode};
+use sockbroker_monitor::message::gateway::{FromGateway, ToGateway};
 use sockbroker_monitor::message::{
     FromOpener, FromReader, FromReaper, Nothing, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
@@ -24,7 +25,7 @@ const LOST_DESCRIPTORS: u8 = 2;
 const DESCRIPTORS_MAX: usize = 253;
 
 /// The types of messages, by the first byte of an input.
-const TYPES: [fn(&Arrival<'_>); 18] = [
+const TYPES: [fn(&Arrival<'_>); 20] = [
     check::<ToWorker>,
     check::<ToMonitor>,
     check::<ToOpener>,
@@ -43,6 +44,8 @@ const TYPES: [fn(&Arrival<'_>); 18] = [
     check::<ReaderAnswer>,
     check::<ReaderOrder>,
     check::<ReaderReport>,
+    check::<ToGateway>,
+    check::<FromGateway>,
 ];
 
 /// Reads the bytes as a message of one type.

@@ -36,7 +36,7 @@ pub fn body(data: &[u8]) {
 /// under the first one.
 pub fn serve(scene: &Scene) -> Vec<Call> {
     let (uid, groups) = (scene.uid, Vec::new());
-    let peer = WorkerPeer { uid, account: uid, gid: uid, groups, network: None };
+    let peer = WorkerPeer { uid, account: uid, gid: uid, groups, network: None, remote: None };
     let mut opener = Opener::new(POLICIES[0].clone(), peer);
     scene.accepted.iter().for_each(|cookie| opener.accepted(*cookie));
     scene.closed.iter().for_each(|cookie| opener.closed(*cookie));
@@ -90,7 +90,9 @@ fn check_outcome(scene: &Scene, outcome: &Outcome, calls: &[Call]) {
             is_known(scene)
         }
         ([], Outcome::Answer(Answer::HungUp)) => !is_known(scene),
-        ([], Outcome::Denied(denial)) => is_known(scene) && denial.uid == scene.uid,
+        ([], Outcome::Denied(denial)) => {
+            is_known(scene) && *denial.caller == format!("uid {}", scene.uid)
+        }
         ([], Outcome::Nonsense(reason)) => !reason.is_empty(),
         ([_], Outcome::Answer(Answer::Failed(errno))) => scene.fails == Some(*errno),
         ([Call::Create(_) | Call::CreateIn(..)], Outcome::Socket(..))

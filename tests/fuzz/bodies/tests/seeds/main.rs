@@ -31,6 +31,7 @@ fn seeds_of_messages_are_messages() {
         messages::of_the_opener(),
         messages::of_callers(),
         messages::of_readers(),
+        messages::of_the_gateway(),
     ];
     compare("messages", &seeds.concat());
     compare("messages", &messages::damaged());

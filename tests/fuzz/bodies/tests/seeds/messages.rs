@@ -6,6 +6,7 @@ use sockbroker_monitor::caller::message::{
 };
 use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, Order, Reason};
 use sockbroker_monitor::claim::Claim;
+use sockbroker_monitor::message::gateway::{FromGateway, ToGateway};
 use sockbroker_monitor::message::{
     Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, MemoryLimit,
     Query, SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
@@ -14,6 +15,7 @@ use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderRepor
 use sockbroker_monitor::request::{
     Answer, InterfaceQuery, Network, Question, Request, Unreachable,
 };
+use sockbroker_policy::subject::RemoteIdentity;
 
 use crate::Seed;
 use crate::opener::{inet, mark, marked, order};
@@ -28,6 +30,7 @@ pub(crate) fn of_workers() -> Vec<Seed> {
         activated: true,
         id: Some(2_000_000_000),
         caller: Caller::Other,
+        remote: None,
     };
     let description = Description(vec![7; 9]);
     let claim = Claim::Port { protocol: 6, address: Some([127, 0, 0, 1].into()), port: 80 };
@@ -173,6 +176,26 @@ pub(crate) fn of_readers() -> Vec<Seed> {
         ("reader-order-open", seed(16, &ReaderOrder::Open { capture, opened })),
         ("reader-order-filter", seed(16, &ReaderOrder::SetFilter { request, capture, program })),
         ("reader-report", seed(17, &ReaderReport::Ended { capture })),
+    ]
+}
+
+/// Of the gateway and to it.
+pub(crate) fn of_the_gateway() -> Vec<Seed> {
+    let request = NUMBER;
+    let certificate = RemoteIdentity::Certificate { names: vec!["uri:a".to_owned()] };
+    let rules = Some(vec!["lab".to_owned()]);
+    let token = RemoteIdentity::Token { name: "ci".to_owned(), rules };
+    let connection = |identity| FromGateway::Connection { request, identity };
+    let reason = || "the token has expired".to_owned();
+    vec![
+        ("to-gateway-begin", seed(18, &ToGateway::Begin { id: Some(7), generation: 1 })),
+        ("to-gateway-credentials", seed(18, &ToGateway::Credentials { generation: 2 })),
+        ("to-gateway-passed", seed(18, &ToGateway::Passed { request, connection: 9 })),
+        ("to-gateway-refused", seed(18, &ToGateway::Refused { request, reason: reason() })),
+        ("from-gateway-certificate", seed(19, &connection(certificate))),
+        ("from-gateway-token", seed(19, &connection(token))),
+        ("from-gateway-end", seed(19, &FromGateway::End { connection: 9, reason: reason() })),
+        ("worker-end", seed(0, &ToWorker::EndConnection { number: 9, reason: reason() })),
     ]
 }
 

@@ -1,0 +1,233 @@
+//! Reaching a broker by TLS. A thread copies between TLS and one end of a socket pair, whose other end is the connection
+//! as everything above knows it. It ends with the connection.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
+
+use crate::host_files;
+use crate::tls_target::TlsTarget;
+
+/// The environment variable with a token.
+const TOKEN: &str = "SOCKBROKER_TOKEN";
+/// The bytes that are read at a time, and those that wait for the other side.
+const BUFFER: usize = 64 << 10;
+
+/// Connects to a broker. Each step takes at most `timeout`.
+pub(crate) fn connect(target: &TlsTarget, timeout: Duration) -> io::Result<UnixStream> {
+    let (config, token) = configure(target)?;
+    let mut tcp = connect_tcp(target, timeout)?;
+    tcp.set_nodelay(true)?;
+    tcp.set_read_timeout(Some(timeout))?;
+    tcp.set_write_timeout(Some(timeout))?;
+    let name = ServerName::try_from(target.host().to_owned()).map_err(io::Error::other)?;
+    let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    session.set_buffer_limit(None);
+    if let Some(token) = token {
+        // The fields of the first head follow: those of LSP framing have no order.
+        session.writer().write_all(format!("Authorization: Bearer {token}\r\n").as_bytes())?;
+    }
+    while session.is_handshaking() {
+        session.complete_io(&mut tcp)?;
+    }
+    tcp.set_nonblocking(true)?;
+    let (local, other) = UnixStream::pair()?;
+    other.set_nonblocking(true)?;
+    let pump =
+        Pump { session, tcp, local: other, to_client: Vec::new(), ended: false, delivered: false };
+    thread::Builder::new().name("sockbroker-tls".to_owned()).spawn(move || pump.run())?;
+    super::unix::with_send_buffer(local)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the client looks up the name of its broker")]
+fn connect_tcp(target: &TlsTarget, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in (target.host(), target.port()).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The configuration of a client, and its token, from the files of the host.
+fn configure(target: &TlsTarget) -> io::Result<(ClientConfig, Option<String>)> {
+    let host = target.host();
+    let find = |name: &str| host_files::find(host, name);
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
+    let ca = find("ca").ok_or_else(|| {
+        invalid(format!(
+            "the file ~/.config/sockbroker/{host}/ca is missing: copy the certificate of the broker's authority there"
+        ))
+    })?;
+    let unusable = |path: &std::path::Path, error: &dyn std::fmt::Display| {
+        invalid(format!("cannot use {}: {error}", path.display()))
+    };
+    let certificates = |path: &std::path::Path| {
+        let pem = fs::read(path).map_err(|error| unusable(path, &error))?;
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        found.map_err(|error| unusable(path, &error))
+    };
+    let mut roots = RootCertStore::empty();
+    for root in certificates(&ca)? {
+        roots.add(root).map_err(|error| unusable(&ca, &error))?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots);
+    let config = match (find("cert"), find("key")) {
+        (Some(cert), Some(key)) => {
+            let pem = fs::read(&key).map_err(|error| unusable(&key, &error))?;
+            let secret =
+                PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(&key, &error))?;
+            let chain = certificates(&cert)?;
+            let built = builder.with_client_auth_cert(chain, secret);
+            built.map_err(|error| unusable(&cert, &error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    let token = match std::env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
+        Some(token) => Some(token),
+        None => find("token").map(fs::read_to_string).transpose()?,
+    };
+    let token = token.map(|token| token.trim().to_owned());
+    if token.as_ref().is_some_and(|token| token.chars().any(char::is_whitespace)) {
+        return Err(invalid("the token has blanks".to_owned()));
+    }
+    Ok((config, token))
+}
+
+/// Copies both directions.
+struct Pump {
+    session: ClientConnection,
+    tcp: TcpStream,
+    local: UnixStream,
+    /// Decrypted bytes that the connection has not taken.
+    to_client: Vec<u8>,
+    /// Whether the broker will send nothing more.
+    ended: bool,
+    /// Whether the client has received anything.
+    delivered: bool,
+}
+
+impl Pump {
+    fn run(mut self) {
+        // The end of the connection shows every failure.
+        while let Ok(true) = self.step() {}
+        let Self { tcp, mut local, .. } = self;
+        drop(tcp);
+        // The client may send before it reads the last bytes, and a failure would keep it from reading them.
+        let ended = local.shutdown(Shutdown::Write).and_then(|()| local.set_nonblocking(false));
+        let mut buffer = vec![0; BUFFER];
+        while ended.is_ok() && matches!(local.read(&mut buffer), Ok(read) if read > 0) {}
+    }
+
+    /// Waits for what is possible next. `false` at the end.
+    fn step(&mut self) -> io::Result<bool> {
+        let mut of_tcp = PollFlags::empty();
+        if self.to_client.is_empty() && !self.ended {
+            of_tcp |= PollFlags::IN;
+        }
+        of_tcp.set(PollFlags::OUT, self.session.wants_write());
+        let mut of_local = PollFlags::empty();
+        of_local.set(PollFlags::IN, !self.session.wants_write() && !self.ended);
+        of_local.set(PollFlags::OUT, !self.to_client.is_empty());
+        // A side that hangs up would wake the thread again and again while nothing is wanted of it.
+        let mut sides = Vec::with_capacity(2);
+        if !of_tcp.is_empty() {
+            sides.push(PollFd::new(&self.tcp, of_tcp));
+        }
+        if !of_local.is_empty() {
+            sides.push(PollFd::new(&self.local, of_local));
+        }
+        retry_on_intr(|| poll(&mut sides, None))?;
+        let mut events = sides.iter().map(PollFd::revents);
+        let mut next = |wanted: PollFlags| {
+            let found = if wanted.is_empty() { None } else { events.next() };
+            found.unwrap_or(PollFlags::empty())
+        };
+        let (tcp, local) = (next(of_tcp), next(of_local));
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        if tcp.intersects(PollFlags::OUT) {
+            would_block(self.session.write_tls(&mut self.tcp))?;
+        }
+        if tcp.intersects(PollFlags::IN | gone) && self.to_client.is_empty() && !self.ended {
+            self.receive()?;
+        }
+        if local.intersects(PollFlags::OUT | gone) && !self.to_client.is_empty() {
+            let sent = would_block(self.local.write(&self.to_client))?.unwrap_or(0);
+            self.to_client.drain(..sent);
+            self.delivered |= sent > 0;
+        }
+        // Nobody takes anything after the end, and the last bytes have to be delivered.
+        if local.intersects(PollFlags::IN | gone) && !self.session.wants_write() && !self.ended {
+            let mut buffer = vec![0; BUFFER];
+            match would_block(self.local.read(&mut buffer))? {
+                Some(0) => {
+                    self.session.send_close_notify();
+                    would_block(self.session.write_tls(&mut self.tcp))?;
+                    return Ok(false);
+                }
+                Some(read) => {
+                    let bytes = buffer.get(..read).unwrap_or_default();
+                    self.session.writer().write_all(bytes)?;
+                }
+                None => {}
+            }
+        }
+        Ok(!self.ended || !self.to_client.is_empty())
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let read = would_block(self.session.read_tls(&mut self.tcp))?;
+        let state = match self.session.process_new_packets() {
+            Ok(state) => state,
+            // The broker judges the certificate after the handshake of the client.
+            Err(error) if !self.delivered => {
+                self.to_client = refusal(&error);
+                self.ended = true;
+                return Ok(());
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let mut plain = vec![0; state.plaintext_bytes_to_read()];
+        self.session.reader().read_exact(&mut plain)?;
+        self.to_client = plain;
+        self.ended = read == Some(0) || state.peer_has_closed();
+        Ok(())
+    }
+}
+
+/// What the client reads in place of an answer.
+fn refusal(error: &rustls::Error) -> Vec<u8> {
+    let message = format!("TLS: {error}");
+    let json = serde_json::json!({
+        "jsonrpc": "2.0",
+        "id": null,
+        "error": { "code": 3000, "message": message, "data": { "kind": "denied" } },
+    });
+    let json = json.to_string();
+    format!("Content-Length: {}\r\n\r\n{json}", json.len()).into_bytes()
+}
+
+/// `None` if nothing can be done now.
+fn would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}

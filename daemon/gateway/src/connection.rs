@@ -1,0 +1,251 @@
+//! One connection, from its first byte to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sockbroker_monitor::message::gateway::{FromGateway, REASON_MAX};
+use sockbroker_sys::{option, stream as sys_stream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::authority::{Authenticated, Evidence};
+use crate::establish::{Established, Failed, Tls, establish, refuse};
+use crate::live::{Served, Shared};
+use crate::refusal::Refusal;
+
+/// How often a connection whose client sends nothing more is checked.
+const HANG_UP_CHECK: Duration = Duration::from_secs(1);
+/// The characters of the longest reason; each has at most four bytes.
+const REASON_CHARACTERS: usize = REASON_MAX / 4;
+/// The buffer of each direction.
+const BUFFER: usize = 64 << 10;
+
+/// Serves a connection. `permit` counts its handshake.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    tcp: TcpStream,
+    from: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let Some(handshake) = shared.begin_handshake(from.ip()) else {
+        return tracing::debug!(%from, "closed a connection: handshakes_per_address");
+    };
+    let deadline = Instant::now() + shared.settings.handshake;
+    let result = async {
+        tcp.set_nodelay(true)?;
+        keep_alive(&tcp)?;
+        let socket = tcp.as_fd().try_clone_to_owned()?;
+        Ok::<_, Failed>((establish(&shared, tcp, from, deadline).await?, socket))
+    };
+    let (established, socket) = match result.await {
+        Ok(established) => established,
+        Err(error) => return shared.log_refusal(from, &error),
+    };
+    let client = established.client.identity.to_string();
+    match pass(&shared, established, socket, deadline).await {
+        Ok((pump, served)) => {
+            drop((handshake, permit));
+            tracing::debug!(%from, client, connection = served.number, "a remote client is served");
+            pump.run(&shared, served).await;
+        }
+        Err(error) => shared.log_refusal(from, &format!("{client}: {error}")),
+    }
+}
+
+/// Lets the kernel find out that the machine of a client, or its program, is gone.
+fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    for (level, name, value) in [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 15),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 15),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3),
+    ] {
+        option::set_int(tcp.as_fd(), level, name, value)?;
+    }
+    Ok(())
+}
+
+/// A connection and the end of the pair that leads to its worker.
+struct Pump {
+    established: Established,
+    /// A copy of the socket below TLS, to ask the kernel about it.
+    socket: OwnedFd,
+    worker: UnixStream,
+}
+
+/// Passes a new pair to the worker of the client.
+async fn pass(
+    shared: &Arc<Shared>,
+    established: Established,
+    socket: OwnedFd,
+    deadline: Instant,
+) -> Result<(Pump, Served), Failed> {
+    let (own, workers) = sockbroker_sys::socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0)?;
+    let worker = stream(own)?;
+    let answer = shared.ask(&established.client, workers);
+    let answer = timeout_at(deadline, answer).await.map_err(|_elapsed| Failed::Late)?;
+    let answer = answer.unwrap_or_else(|_ended| Err("the broker stops".to_owned()));
+    match answer {
+        Ok(number) => {
+            let served = shared.serve(number, &established.client);
+            Ok((Pump { established, socket, worker }, served))
+        }
+        Err(reason) => {
+            let Established { tls, framing, .. } = established;
+            refuse(shared, tls, framing, &Refusal::denied(reason.clone())).await;
+            Err(Failed::Refused(reason))
+        }
+    }
+}
+
+fn stream(end: OwnedFd) -> io::Result<UnixStream> {
+    sockbroker_sys::socket::set_nonblocking(end.as_fd(), true)?;
+    UnixStream::from_std(end.into())
+}
+
+impl Pump {
+    /// Copies both directions until they end, or until the client must not be served any longer.
+    async fn run(self, shared: &Shared, mut served: Served) {
+        let Self { established, socket, worker } = self;
+        let Established { tls, client, input, .. } = established;
+        let number = served.number;
+        let copy = copy(tls, (socket, worker), input, shared.settings.last_bytes);
+        tokio::pin!(copy);
+        let left = client.until.map(|until| until.duration_since(SystemTime::now()));
+        let expired = async {
+            match left {
+                None => std::future::pending().await,
+                Some(left) => sleep(left.unwrap_or_default()).await,
+            }
+        };
+        let reason = tokio::select! {
+            () = &mut copy => {
+                return tracing::debug!(connection = number, "the connection has ended");
+            }
+            reason = &mut served.end => match reason {
+                Ok(reason) => reason,
+                Err(_) => return,
+            },
+            () = expired => format!("the {} has expired", word(&client)),
+        };
+        tracing::info!(connection = number, client = %client.identity, reason, "ends a connection");
+        let reason = reason.chars().take(REASON_CHARACTERS).collect();
+        shared.send(FromGateway::End { connection: number, reason }, None);
+        // The worker sends the reason between two messages, and closes.
+        drop(timeout(shared.settings.last_bytes, copy).await);
+    }
+}
+
+/// How the input of a client ended.
+enum Up {
+    /// The client sends nothing more, and still reads.
+    Ended,
+    /// The client is gone.
+    ClientGone,
+    /// The worker takes nothing more, and may still send.
+    WorkerGone,
+}
+
+/// Copies both directions. What the worker has sent reaches the client also if the worker takes nothing more.
+async fn copy(
+    tls: Tls,
+    (socket, worker): (OwnedFd, UnixStream),
+    input: Vec<u8>,
+    last_bytes: Duration,
+) {
+    let (mut from_client, mut to_client) = split(tls);
+    let (mut from_worker, mut to_worker) = worker.into_split();
+    {
+        let up = copy_up(&mut from_client, &mut to_worker, input);
+        let down = copy_down(&mut from_worker, &mut to_client);
+        tokio::pin!(up, down);
+        tokio::select! {
+            () = &mut down => {}
+            end = &mut up => match end {
+                Up::ClientGone => return,
+                Up::WorkerGone => down.await,
+                Up::Ended => tokio::select! {
+                    () = &mut down => {}
+                    () = hung_up(&socket) => return,
+                },
+            },
+        }
+    }
+    // A connection with unread input would be reset, and the client would not read the last bytes.
+    drop(timeout(last_bytes, discard(&mut from_client)).await);
+}
+
+/// Waits until the client has closed both directions. Only the end of its writing shows at once.
+async fn hung_up(socket: &OwnedFd) {
+    while !sys_stream::is_hung_up(socket.as_fd()).unwrap_or(true) {
+        sleep(HANG_UP_CHECK).await;
+    }
+}
+
+async fn copy_up(
+    from_client: &mut ReadHalf<Tls>,
+    to_worker: &mut OwnedWriteHalf,
+    input: Vec<u8>,
+) -> Up {
+    if to_worker.write_all(&input).await.is_err() {
+        return Up::WorkerGone;
+    }
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = match from_client.read(&mut buffer).await {
+            Ok(0) => {
+                let closed = to_worker.shutdown().await;
+                return if closed.is_ok() { Up::Ended } else { Up::WorkerGone };
+            }
+            Ok(read) => read,
+            // Also the end of the stream without a closing message of TLS, as of a client that was killed.
+            Err(_) => return Up::ClientGone,
+        };
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if to_worker.write_all(bytes).await.is_err() {
+            return Up::WorkerGone;
+        }
+    }
+}
+
+/// Ends with the worker, or with the client.
+async fn copy_down(from_worker: &mut OwnedReadHalf, to_client: &mut WriteHalf<Tls>) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        // An error is an end too: the worker has closed with unread input.
+        let read = from_worker.read(&mut buffer).await.unwrap_or(0);
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if read == 0 {
+            // The client may have gone.
+            drop(to_client.shutdown().await);
+            return;
+        }
+        if to_client.write_all(bytes).await.is_err() || to_client.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads some of what the client still sends.
+async fn discard(from_client: &mut ReadHalf<Tls>) {
+    let (mut left, mut buffer) = (BUFFER, vec![0; 4096]);
+    while left > 0 {
+        match from_client.read(&mut buffer).await {
+            Ok(read) if read > 0 => left = left.saturating_sub(read),
+            _ => return,
+        }
+    }
+}
+
+fn word(client: &Authenticated) -> &'static str {
+    match client.evidence {
+        Evidence::Certificate(_) => "client certificate",
+        Evidence::Token(..) => "token",
+    }
+}

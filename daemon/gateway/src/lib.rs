@@ -1,0 +1,22 @@
+//! The gateway: the process of the broker that serves clients on other machines.
+//!
+//! It terminates TLS, authenticates clients by certificate or token, and passes one end of a socket pair for each
+//! connection to the monitor, which gives it to the worker of the principal. Then it copies bytes, and does not
+//! understand them: it reads the head of the first message of a client without a certificate, and nothing else.
+//! A taken-over gateway is every remote principal, and no local one.
+//!
+//! The modules are listed from the top.
+
+#![forbid(unsafe_code)]
+#![expect(missing_docs, reason = "a comment that repeats a name helps no reader of a program")]
+
+pub mod serve;
+mod connection;
+mod establish;
+mod live;
+mod refusal;
+mod head;
+pub mod authority;
+mod tokens;
+mod names;
+pub mod settings;
