@@ -25,7 +25,7 @@ impl Dialer {
     /// sshd does not forward sockets.
     pub fn new(endpoint: &Endpoint) -> Result<Self> {
         let forward = match endpoint {
-            Endpoint::Unix(_) => None,
+            Endpoint::Unix(_) | Endpoint::Tls(_) => None,
             Endpoint::Ssh(target) => match ssh::connect(target)? {
                 Connected::Forward(forward) => Some(forward),
                 Connected::Program(..) => {
@@ -36,7 +36,7 @@ impl Dialer {
                 }
             },
             Endpoint::Stdio(_) | Endpoint::WebSocket(_) | Endpoint::Http(_) => {
-                return Err(refused(endpoint, "use unix:PATH or ssh://HOST"));
+                return Err(refused(endpoint, "use unix:PATH, ssh://HOST or tls://HOST"));
             }
         };
         Ok(Self { endpoint: endpoint.clone(), forward })
