@@ -4,17 +4,19 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::dial_stdio::DialStdioArgs;
 use crate::exec::ExecArgs;
+use crate::failure::Failure;
 use crate::global::Global;
 use crate::nc::NcArgs;
 use crate::ping::PingArgs;
 use crate::policy::PolicyCommand;
 use crate::replay::ReplayArgs;
-use crate::sniff::SniffArgs;
+use crate::sniff::{SniffArgs, compatible};
 use crate::value::seconds;
 
 /// The text after the options in `--help` and in the manual page.
@@ -82,6 +84,18 @@ pub(crate) fn command() -> clap::Command {
         let hidden: Vec<_> = unused.map(|option| option.clone().hide(true)).collect();
         command.mut_subcommand(name, |found| found.args(hidden))
     })
+}
+
+/// The failure of a command line that cannot be parsed. Prints help and the errors that clap describes well, and ends the
+/// program.
+pub(crate) fn refused(error: &clap::Error) -> Failure {
+    let text = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let option = text(ContextKind::InvalidArg);
+    let is_sniff = text(ContextKind::Usage).contains("sockbroker sniff ");
+    if error.kind() == ErrorKind::UnknownArgument && is_sniff && option.starts_with('-') {
+        return Failure::usage(compatible::instead(&option));
+    }
+    error.exit()
 }
 
 #[derive(Debug, Subcommand)]

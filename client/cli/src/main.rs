@@ -42,8 +42,9 @@ fn main() -> ExitCode {
     let (name, result) = if extcap::is_name(std::env::args_os().next().as_deref()) {
         (extcap::NAME, extcap::run())
     } else {
-        let cli = Cli::from_arg_matches(&args::command().get_matches());
-        ("sockbroker", run(&cli.unwrap_or_else(|error| error.exit())))
+        let matches = args::command().try_get_matches();
+        let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+        ("sockbroker", cli.map_err(|error| args::refused(&error)).and_then(|cli| run(&cli)))
     };
     match result {
         Ok(exit) => exit.into(),

@@ -21,4 +21,4 @@ mod link_layer;
 pub use compiler::Compiler;
 pub use error::{FilterError, MAX_EXPRESSION_BYTES};
 pub use link_layer::LinkLayer;
-pub use sockbroker_bpf::{Instruction, Program, tags_in_metadata};
+pub use sockbroker_bpf::{Instruction, Program, opcode, tags_in_metadata};

@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use sockbroker_pcapng::LinkType;
 use sockbroker_proto::api::capture::{CaptureDirection, CaptureMode};
 
+use super::compatible::Compatible;
 use super::dump::Dump;
+use super::expression;
+use super::link;
 use super::rotation::Rotation;
 use crate::failure::Failure;
 
@@ -15,7 +19,7 @@ const ALL: &str = "any";
 /// The most bytes of a packet that a capture keeps.
 pub(crate) const SNAPLEN_MAX: u32 = 262_144;
 
-/// Capture packets of interfaces through the broker, and print one line for each, with the options of tcpdump.
+/// Capture packets of interfaces through the broker, and print one line for each; its options are tcpdump's.
 ///
 /// Ends at Ctrl-C, SIGTERM and SIGHUP, even while its output is blocked, and prints how many packets were
 /// captured, received by the filter, and dropped by the kernel. SIGUSR1 prints these numbers at any time. If the interface
@@ -26,12 +30,16 @@ pub(crate) struct SniffArgs {
     /// The interface, unless it is given with -i, and a filter expression that selects the packets to capture
     /// (pcap-filter(7)), such as `udp port 67`. `any` stands for all interfaces. An expression requires interfaces of
     /// Ethernet, loopback or IP (tun), and libpcap or tcpdump on this machine.
-    #[arg(value_name = "INTERFACE] [EXPRESSION")]
+    #[arg(value_name = "INTERFACE | EXPRESSION")]
     words: Vec<String>,
 
-    /// Capture on this interface; `any` for all interfaces. Can be repeated.
+    /// Capture on this interface: its name, its number in the list of -D, or `any` for all interfaces. Can be repeated.
     #[arg(short = 'i', long = "interface", value_name = "INTERFACE")]
     interface: Vec<String>,
+
+    /// Read the filter expression from this file; with `-`, from standard input. A text behind `#` is a comment.
+    #[arg(short = 'F', long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    filter_file: Option<PathBuf>,
 
     /// Stop after this many packets. Default: stop at Ctrl-C.
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -43,7 +51,7 @@ pub(crate) struct SniffArgs {
     pub(crate) write: Option<PathBuf>,
 
     /// Print lines also if packets are written to a file.
-    #[arg(long, requires = "write")]
+    #[arg(long)]
     print: bool,
 
     /// Begin the next file before a packet if the file has more than this many million bytes: FILE, FILE1, FILE2.
@@ -59,19 +67,45 @@ pub(crate) struct SniffArgs {
     #[arg(short = 'W', long, value_name = "COUNT", requires = "write", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     file_count: Option<u64>,
 
-    /// Print the packets of a file (pcapng or pcap) instead; no broker is needed. With `-`, read standard input. All
-    /// arguments are the filter expression.
+    /// Print the packets of a file (pcapng or pcap) instead, or write them to another file with -w; no broker is needed.
+    /// With `-`, read standard input. All arguments are the filter expression.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["interface", "write", "snaplen", "no_promiscuous_mode", "direction", "netns", "list_interfaces"])]
+        conflicts_with_all = ["interface", "rotate_seconds", "snaplen", "no_promiscuous_mode", "direction", "netns", "list_interfaces"])]
     pub(crate) read: Option<PathBuf>,
 
     /// List the interfaces, and capture nothing.
     #[arg(short = 'D', long, conflicts_with_all = ["words", "interface", "write"])]
     pub(crate) list_interfaces: bool,
 
+    /// List the link types of the interfaces, and capture nothing. Each interface has one.
+    #[arg(short = 'L', long, alias = "list-data-link-types", conflicts_with_all = ["read", "write", "list_interfaces"])]
+    pub(super) list_link_types: bool,
+
+    /// Capture only if the interfaces have this link type, such as EN10MB or RAW. With -d: compile for it.
+    #[arg(short = 'y', long, alias = "linktype", value_name = "TYPE", conflicts_with = "read")]
+    pub(super) link_type: Option<String>,
+
+    /// Print the program that the filter expression is compiled to, and capture nothing; no broker is needed. All arguments
+    /// are the expression. Twice: as a part of a C program; three times: as numbers.
+    #[arg(short = 'd', action = ArgAction::Count, conflicts_with_all = ["interface", "read", "write", "list_interfaces", "list_link_types"])]
+    pub(super) program: u8,
+
     /// Capture only packets that are received, or sent, by this host.
     #[arg(short = 'Q', long, value_name = "DIRECTION", default_value = "inout")]
     direction: Direction,
+
+    /// Print no time. Twice: seconds since 1970; three times: the time since the line before; four times: the date too;
+    /// five times: the time since the first line. Times are UTC.
+    #[arg(short = 't', action = ArgAction::Count, value_parser = clap::value_parser!(u8).range(0..=5))]
+    pub(super) times: u8,
+
+    /// Print the number of the packet at the beginning of each line.
+    #[arg(short = '#', long)]
+    pub(super) number: bool,
+
+    /// Print short lines: no numbers and flags of TCP, no contents of DNS and DHCP.
+    #[arg(short = 'q')]
+    pub(super) brief: bool,
 
     /// Print the header of the link layer too.
     #[arg(short = 'e', long)]
@@ -82,24 +116,19 @@ pub(crate) struct SniffArgs {
     pub(super) verbose: u8,
 
     /// Print the bytes of each packet too, in hexadecimal and ASCII; twice, with the header of the link layer.
-    #[arg(short = 'X', action = ArgAction::Count, conflicts_with = "ascii")]
+    #[arg(short = 'X', action = ArgAction::Count, conflicts_with_all = ["ascii", "plain"])]
     hexadecimal: u8,
+
+    /// Print the bytes of each packet too, in hexadecimal; twice, with the header of the link layer.
+    #[arg(short = 'x', action = ArgAction::Count, conflicts_with = "ascii")]
+    plain: u8,
 
     /// Print the bytes of each packet too, as text; twice, with the header of the link layer.
     #[arg(short = 'A', action = ArgAction::Count)]
     ascii: u8,
 
-    /// Accepted for tcpdump's sake: addresses are never converted to names.
-    #[arg(short = 'n', action = ArgAction::Count)]
-    no_names: u8,
-
-    /// Accepted for tcpdump's sake: each line is printed at once.
-    #[arg(short = 'l')]
-    line_buffered: bool,
-
-    /// Accepted for tcpdump's sake: each packet arrives within a millisecond.
-    #[arg(long, alias = "immediate-mode")]
-    immediate: bool,
+    #[command(flatten)]
+    compatible: Compatible,
 
     /// Read packets in blocks of the kernel, which costs less CPU time for each packet. A packet arrives up to ten
     /// milliseconds later.
@@ -111,7 +140,7 @@ pub(crate) struct SniffArgs {
     buffer_size: Option<u64>,
 
     /// The most bytes to keep of each packet; 0 for 262144.
-    #[arg(short, long, default_value = "262144", value_parser = clap::value_parser!(u32).range(0..=262_144))]
+    #[arg(short, long, alias = "snapshot-length", default_value = "262144", value_parser = clap::value_parser!(u32).range(0..=262_144))]
     snaplen: u32,
 
     /// Capture only packets that the interfaces receive in any case, not those for other hosts: do not use promiscuous
@@ -162,7 +191,7 @@ impl SniffArgs {
     /// Returns the filter expression, or `None` if all packets are captured.
     pub(super) fn expression(&self) -> Result<Option<String>, Failure> {
         let (_, words) = self.split()?;
-        Ok((!words.is_empty()).then(|| words.join(" ")))
+        expression::of(words, self.filter_file.as_deref())
     }
 
     /// The interfaces, and the words of the expression.
@@ -175,9 +204,19 @@ impl SniffArgs {
         })
     }
 
-    /// Returns the filter expression for the packets of a file.
-    pub(super) fn file_expression(&self) -> Option<String> {
-        (!self.words.is_empty()).then(|| self.words.join(" "))
+    /// Returns the filter expression if no interface is named: for the packets of a file, and for `-d`.
+    pub(super) fn whole_expression(&self) -> Result<Option<String>, Failure> {
+        expression::of(&self.words, self.filter_file.as_deref())
+    }
+
+    /// The link type that the interfaces must have.
+    pub(super) fn wanted_link_type(&self) -> Result<Option<LinkType>, Failure> {
+        let Some(name) = &self.link_type else { return Ok(None) };
+        link::by_name(name).map(Some).ok_or_else(|| {
+            Failure::usage(format!(
+                "there is no link type {name}; `sockbroker sniff -L INTERFACE` prints that of an interface"
+            ))
+        })
     }
 
     /// The direction of the packets.
@@ -187,9 +226,11 @@ impl SniffArgs {
 
     /// The bytes of each packet that are printed.
     pub(super) fn dump(&self) -> Option<Dump> {
-        let whole = self.hexadecimal.max(self.ascii) > 1;
+        let whole = self.hexadecimal.max(self.plain).max(self.ascii) > 1;
         if self.hexadecimal > 0 {
             Some(Dump::Hexadecimal { whole })
+        } else if self.plain > 0 {
+            Some(Dump::Plain { whole })
         } else {
             (self.ascii > 0).then_some(Dump::Text { whole })
         }

@@ -1,6 +1,6 @@
 //! The blocks of a capture, and the bytes that they consist of.
 
-use sockbroker_pcapng::{Block, Decoder, FormatError};
+use sockbroker_pcapng::{Block, Decoder, FormatError, ReadError};
 
 use crate::failure::Failure;
 
@@ -17,6 +17,8 @@ pub(crate) struct Blocks {
     start: usize,
     /// Where the last block begins that was taken.
     last: usize,
+    /// How many bytes precede the buffer.
+    offset: u64,
 }
 
 impl Blocks {
@@ -26,6 +28,7 @@ impl Blocks {
         read: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
     ) -> Result<usize, Failure> {
         self.buffer.copy_within(self.start..self.end, 0);
+        self.offset = self.offset.saturating_add(self.start as u64);
         self.end -= std::mem::take(&mut self.start);
         if self.buffer.len() < self.end + PART {
             self.buffer.resize(self.end + PART, 0);
@@ -45,6 +48,22 @@ impl Blocks {
         self.last = self.start;
         self.start += length;
         Ok(Some(block))
+    }
+
+    /// Adds the place of the block that could not be decoded to an error.
+    pub(super) fn located(&self, error: FormatError) -> ReadError {
+        ReadError::Format { offset: self.offset.saturating_add(self.start as u64), error }
+    }
+
+    /// Fails if the source has ended within a block.
+    pub(super) fn finish(&self) -> Result<(), ReadError> {
+        let input = self.buffer.get(self.start..self.end).unwrap_or_default();
+        if input.is_empty() {
+            return Ok(());
+        }
+        let required = self.decoder.required(input).map_err(|error| self.located(error))?;
+        let missing = required.saturating_sub(input.len());
+        Err(self.located(FormatError::Truncated { missing }))
     }
 
     /// Takes all complete blocks without decoding their packets. Returns the number of packets.

@@ -15,6 +15,11 @@ pub(super) enum Dump {
         /// Whether the header of the link layer is printed too.
         whole: bool,
     },
+    /// In hexadecimal.
+    Plain {
+        /// Whether the header of the link layer is printed too.
+        whole: bool,
+    },
     /// As text.
     Text {
         /// Whether the header of the link layer is printed too.
@@ -26,7 +31,7 @@ impl Dump {
     /// Whether the header of the link layer is printed too.
     pub(super) fn is_whole(self) -> bool {
         match self {
-            Self::Hexadecimal { whole } | Self::Text { whole } => whole,
+            Self::Hexadecimal { whole } | Self::Plain { whole } | Self::Text { whole } => whole,
         }
     }
 
@@ -34,13 +39,14 @@ impl Dump {
     pub(super) fn format(self, bytes: &[u8]) -> String {
         match self {
             _ if bytes.is_empty() => String::new(),
-            Self::Hexadecimal { .. } => hexadecimal(bytes),
+            Self::Hexadecimal { .. } => hexadecimal(bytes, true),
+            Self::Plain { .. } => hexadecimal(bytes, false),
             Self::Text { .. } => text(bytes),
         }
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+fn hexadecimal(bytes: &[u8], with_ascii: bool) -> String {
     let mut lines = String::new();
     for (number, line) in bytes.chunks(LINE).enumerate() {
         let mut numbers = String::new();
@@ -51,8 +57,12 @@ fn hexadecimal(bytes: &[u8]) -> String {
                 write!(numbers, "{byte:02x}").unwrap_or_default();
             }
         }
-        let ascii: String = line.iter().map(|byte| graphic(*byte)).collect();
         let offset = number.saturating_mul(LINE);
+        if !with_ascii {
+            write!(lines, "\n\t0x{offset:04x}: {numbers}").unwrap_or_default();
+            continue;
+        }
+        let ascii: String = line.iter().map(|byte| graphic(*byte)).collect();
         write!(lines, "\n\t0x{offset:04x}: {numbers:WIDTH$}  {ascii}").unwrap_or_default();
     }
     lines
@@ -80,6 +90,8 @@ mod tests {
         let expected = "\n\t0x0000:  2f30 3132 3334 3536 3738 393a 3b3c 3d3e  /0123456789:;<=>\
                         \n\t0x0010:  3f40 41                                  ?@A";
         assert_eq!(Dump::Hexadecimal { whole: false }.format(&bytes), expected);
+        let expected = "\n\t0x0000:  2f30 3132 3334 3536 3738 393a 3b3c 3d3e\n\t0x0010:  3f40 41";
+        assert_eq!(Dump::Plain { whole: true }.format(&bytes), expected);
         let text = Dump::Text { whole: true };
         assert_eq!(text.format(b"GET /\r\n\tx \x1b[2J\xff"), "\nGET /\n\tx .[2J.");
         assert_eq!(text.format(b""), "");

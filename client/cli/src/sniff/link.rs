@@ -50,6 +50,26 @@ impl<'a> Start<'a> {
     }
 }
 
+/// The link types that have a name.
+const NAMED: [LinkType; 8] = [
+    LinkType::ETHERNET,
+    LinkType::RAW,
+    LinkType::IEEE802_11,
+    LinkType::LINUX_SLL,
+    LinkType::IEEE802_11_RADIOTAP,
+    LinkType::CAN_SOCKETCAN,
+    LinkType::NETLINK,
+    LinkType::LINUX_SLL2,
+];
+
+/// The link type with this name; letters of either case.
+pub(super) fn by_name(name: &str) -> Option<LinkType> {
+    NAMED.into_iter().find(|link_type| {
+        let described = describe(*link_type);
+        described.split(' ').next().is_some_and(|known| known.eq_ignore_ascii_case(name))
+    })
+}
+
 /// The name and the description of a link type, as `tcpdump -L` prints them.
 pub(super) fn describe(link_type: LinkType) -> String {
     match link_type {
@@ -59,6 +79,8 @@ pub(super) fn describe(link_type: LinkType) -> String {
         LinkType::IEEE802_11_RADIOTAP => {
             "IEEE802_11_RADIO (802.11 plus radiotap header)".to_owned()
         }
+        LinkType::CAN_SOCKETCAN => "CAN_SOCKETCAN (CAN-bus with SocketCAN headers)".to_owned(),
+        LinkType::NETLINK => "NETLINK (Linux netlink)".to_owned(),
         LinkType::LINUX_SLL => "LINUX_SLL (Linux cooked v1)".to_owned(),
         LinkType::LINUX_SLL2 => "LINUX_SLL2 (Linux cooked v2)".to_owned(),
         LinkType(number) => number.to_string(),
@@ -82,5 +104,22 @@ pub(super) fn reception(flags: PacketFlags) -> Option<&'static str> {
         Reception::Multicast => Some("multicast"),
         Reception::Promiscuous => Some("promiscuous"),
         Reception::Unspecified => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_types_are_found_by_the_names_that_are_printed() {
+        assert_eq!(by_name("EN10MB"), Some(LinkType::ETHERNET));
+        assert_eq!(by_name("linux_sll2"), Some(LinkType::LINUX_SLL2));
+        assert_eq!(by_name("Ethernet"), None);
+        for link_type in NAMED {
+            let described = describe(link_type);
+            let (name, _) = described.split_once(" (").unwrap();
+            assert_eq!(by_name(name), Some(link_type), "{described}");
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 mod dump;
 mod rotation;
+mod stamp;
+pub(crate) mod compatible;
+mod expression;
 pub(crate) mod args;
 mod link;
 mod text;
@@ -11,13 +14,16 @@ mod transport;
 pub(crate) mod decode;
 mod details;
 pub(crate) mod filter;
+mod listing;
 pub(crate) mod open;
 pub(crate) mod blocks;
 mod show;
 mod files;
 mod record;
+mod copy;
 mod read;
 pub(crate) mod list;
+mod link_types;
 mod counts;
 pub(crate) mod end;
 
@@ -40,10 +46,16 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
     if let Some(path) = &args.read {
         return read::run(global, args, path);
     }
+    if args.program > 0 {
+        return listing::run(args);
+    }
     if args.list_interfaces {
         return list::run(global, args);
     }
     args.rotation()?;
+    if args.list_link_types {
+        return link_types::run(global, args);
+    }
     let filter = args.expression()?.map(Filter::compile).transpose()?;
     let connection = Arc::new(Connection::open_shared(global)?);
     let stream = open::open(&connection, args, filter.as_ref())?;

@@ -7,7 +7,7 @@ use sockbroker_proto::api::capture::{CaptureInterface, CaptureOptions};
 
 use super::args::SniffArgs;
 use super::filter::Filter;
-use super::link;
+use super::{link, list};
 use crate::connection::{Connection, failure};
 use crate::failure::Failure;
 
@@ -20,11 +20,12 @@ pub(super) fn open(
     args: &SniffArgs,
     filter: Option<&Filter>,
 ) -> Result<CaptureStream, Failure> {
+    let wanted = args.wanted_link_type()?;
     let request = CaptureRequest {
-        interfaces: args.interfaces()?,
+        interfaces: list::named(connection, args.interfaces()?, args.netns.as_ref())?,
         options: CaptureOptions {
             snaplen: Some(args.snaplen()),
-            promiscuous: args.is_promiscuous(),
+            promiscuous: args.is_promiscuous() && !args.list_link_types,
             direction: Some(args.direction()),
             buffer_bytes: args.buffer_bytes(),
             mode: Some(args.mode()),
@@ -34,7 +35,20 @@ pub(super) fn open(
         netns: args.netns.clone().map(Netns::from),
         ..CaptureRequest::default()
     };
-    open_filtered(connection, request, filter, "-p captures without promiscuous mode")
+    let hint = "-p captures without promiscuous mode";
+    let stream = open_filtered(connection, request, filter, hint)?;
+    if let Some(wanted) = wanted {
+        stream.opened().interfaces.iter().try_for_each(|interface| {
+            let CaptureInterface { name, link_type, .. } = interface;
+            let found = LinkType(*link_type);
+            if found == wanted {
+                return Ok(());
+            }
+            let (wanted, found) = (link::describe(wanted), link::describe(found));
+            Err(Failure::usage(format!("{name} has no link type {wanted}: it has {found}")))
+        })?;
+    }
+    Ok(stream)
 }
 
 /// Opens a capture with a filter. It is live when this returns. `hint` states how to capture without promiscuous mode.

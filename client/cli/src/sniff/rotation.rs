@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const DAY: u64 = 86_400;
+/// Seconds of a day.
+pub(super) const DAY: u64 = 86_400;
 
 /// When a file is followed by the next one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,7 +75,7 @@ fn with_time(pattern: &str, seconds: u64) -> String {
 }
 
 /// The year, month and day of a day since 1970.
-fn date(mut days: u64) -> (u64, u64, u64) {
+pub(super) fn date(mut days: u64) -> (u64, u64, u64) {
     let is_leap = |year: u64| {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
     };

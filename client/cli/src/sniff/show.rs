@@ -8,16 +8,17 @@ use super::decode::{self, Ends, View};
 use super::details;
 use super::dump::Dump;
 use super::link::{Start, direction, reception};
+use super::stamp::{self, Clock, SECOND};
 use crate::failure::Failure;
 use crate::screen::Screen;
 
-/// Nanoseconds in a second.
-const SECOND: u64 = 1_000_000_000;
-
 /// What is printed of a packet.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 struct Style {
     as_json: bool,
+    numbered: bool,
+    brief: bool,
     link_header: bool,
     verbose: bool,
     dump: Option<Dump>,
@@ -28,18 +29,32 @@ struct Style {
 pub(super) struct Printer {
     screen: Screen,
     style: Style,
+    clock: Clock,
+    /// The number of the last packet.
+    number: u64,
     /// The names of the interfaces of the section.
     interfaces: Vec<String>,
 }
 
 impl Printer {
     pub(super) fn new(args: &SniffArgs, as_json: bool) -> Result<Self, Failure> {
-        let (link_header, verbose, dump) = (args.link_header, args.verbose > 0, args.dump());
-        if as_json && (link_header || verbose || dump.is_some()) {
-            return Err(Failure::usage("--json has no use for -e, -v, -X and -A"));
+        let style = Style {
+            as_json,
+            numbered: args.number,
+            brief: args.brief,
+            link_header: args.link_header,
+            verbose: args.verbose > 0,
+            dump: args.dump(),
+        };
+        let Style { numbered, brief, link_header, verbose, dump, .. } = style;
+        let of_lines = numbered || brief || link_header || verbose || dump.is_some();
+        if as_json && (of_lines || args.times != 0) {
+            return Err(Failure::usage(
+                "--json has no use for -e, -v, -q, -t, -#, -x, -X and -A: they are about lines",
+            ));
         }
-        let style = Style { as_json, link_header, verbose, dump };
-        Ok(Self { screen: Screen::new(), style, interfaces: Vec::new() })
+        let clock = Clock::new(stamp::Style::of(args.times));
+        Ok(Self { screen: Screen::new(), style, clock, number: 0, interfaces: Vec::new() })
     }
 
     /// Notes the names of interfaces.
@@ -55,14 +70,20 @@ impl Printer {
 
     /// Prints a packet.
     pub(super) fn packet(&mut self, packet: &PacketBlock<'_>) -> Result<(), Failure> {
+        self.number = self.number.saturating_add(1);
         let number = usize::try_from(packet.interface).unwrap_or(usize::MAX);
         let interface = self.interfaces.get(number).map_or("", String::as_str);
         if self.style.as_json {
             return self.screen.line(object(packet, interface));
         }
-        let time = packet.time.map_or("-".to_owned(), time_of_day);
+        let number = self.style.numbered.then(|| format!("{:5}  ", self.number));
+        let number = number.unwrap_or_default();
+        let mut time = self.clock.format(packet.time);
+        if !time.is_empty() {
+            time.push(' ');
+        }
         let line = self.style.line(packet, interface);
-        self.screen.line(format_args!("{time} {line}"))
+        self.screen.line(format_args!("{number}{time}{line}"))
     }
 }
 
@@ -94,7 +115,7 @@ fn object(packet: &PacketBlock<'_>, interface: &str) -> Value {
             add("destination_port", json!(destination));
         }
     }
-    add("packet", json!(describe(start, packet)));
+    add("packet", json!(describe(start, packet, false)));
     Value::Object(object)
 }
 
@@ -102,7 +123,7 @@ impl Style {
     /// The lines for a packet of an interface, whose name is empty if it is not known.
     fn line(self, packet: &PacketBlock<'_>, interface: &str) -> String {
         let start = Start::of(packet.link_type, packet.data);
-        let described = describe(start, packet);
+        let described = describe(start, packet, self.brief);
         let flags = packet.flags.unwrap_or_default();
         let mut place = format!("{interface}{}", arrow(flags)).trim_start().to_owned();
         if !place.is_empty() {
@@ -128,9 +149,9 @@ fn arrow(flags: PacketFlags) -> &'static str {
     }
 }
 
-fn describe(start: Start<'_>, packet: &PacketBlock<'_>) -> String {
+fn describe(start: Start<'_>, packet: &PacketBlock<'_>, brief: bool) -> String {
     let length = usize::try_from(packet.length).unwrap_or(usize::MAX);
-    let view = View { missing: length.saturating_sub(packet.data.len()), brief: false };
+    let view = View { missing: length.saturating_sub(packet.data.len()), brief };
     match start {
         Start::Ethernet(frame) => decode::ethernet(frame, view),
         Start::Payload(protocol, payload) => decode::payload(protocol, payload, view),
@@ -146,22 +167,9 @@ fn ends(start: Start<'_>) -> Option<Ends> {
     }
 }
 
-/// Formats the time of day in UTC, with microseconds.
-fn time_of_day(time: u64) -> String {
-    let seconds = time / SECOND;
-    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:06}", seconds % 60, time % SECOND / 1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_printed_with_microseconds() {
-        let time = ((23 * 60 + 5) * 60 + 9) * SECOND + 1_234_999;
-        assert_eq!(time_of_day(86_400 * SECOND * 3 + time), "23:05:09.001234");
-    }
 
     #[test]
     fn names_do_not_control_the_terminal() {

@@ -18,6 +18,7 @@ mod sniff;
 mod sniff_end;
 mod sniff_options;
 mod sniff_files;
+mod sniff_tcpdump;
 mod extcap;
 mod extcap_capture;
 mod extcap_toolbar;

@@ -171,6 +171,7 @@ fn file_without_interfaces_and_directions_is_printed() {
         assert_eq!(packets[1]["length"], 142);
         assert_eq!(packets[1]["time"], "1700000000.123456789");
         assert_eq!(packets[1]["direction"], Value::Null);
+        assert_eq!(packets[1]["captured"], 50);
     });
 }
 
@@ -231,7 +232,7 @@ fn file_that_cannot_be_read_is_reported() {
         let outcome = run(&["sniff", "-r", &path("text")]);
         assert_eq!((outcome.code, outcome.out.as_str()), (74, ""), "{outcome:?}");
         assert!(outcome.err.contains("neither pcapng nor pcap"), "{outcome:?}");
-        for other in [&["-w", "x"][..], &["-i", "lo"], &["-p"], &["-Q", "in"], &["-D"]] {
+        for other in [&["-G", "1", "-w", "x"][..], &["-i", "lo"], &["-p"], &["-Q", "in"], &["-D"]] {
             let outcome = run(&[&["sniff", "-r", &path("text")], other].concat());
             assert_eq!(outcome.code, 2, "{outcome:?}");
         }
@@ -270,6 +271,35 @@ fn interfaces_are_listed() {
         assert_eq!(names.last(), Some(&"any (all interfaces)"), "{output}");
         let json = run(&["--private", "--json", "sniff", "-D"]).json();
         assert_eq!(json[0]["name"], "lo", "{json}");
+    });
+}
+
+#[test]
+fn interfaces_are_selected_by_number_and_have_link_types() {
+    const TEST: &str = "sniff_options::interfaces_are_selected_by_number_and_have_link_types";
+    namespace::inside(TEST, || {
+        pair("v0", "v1");
+        let list = run(&["--private", "--json", "sniff", "-D"]).json();
+        let named = |row: &&Value| row["name"] == "v1";
+        let number = list.as_array().unwrap().iter().find(named).unwrap()["index"].to_string();
+        let output = run(&["--private", "sniff", "-L", "-i", &number, "-i", "lo"]).success();
+        let types = |name: &str| format!("Data link types for {name}:\n  EN10MB (Ethernet)\n");
+        assert_eq!(output, types("v1") + &types("lo"));
+        // A name goes before a number.
+        pair("1", "7777");
+        let output = run(&["--private", "sniff", "-L", "7777"]).success();
+        assert_eq!(output, types("7777"));
+        let output = run(&["--private", "sniff", "-L", "-i", "1"]).success();
+        assert_eq!(output, types("1"));
+        let line = run(&["--private", "sniff", "-i", "9999"]).failure(1);
+        assert!(line.contains("the number 9999") && line.contains("sniff -D"), "{line}");
+        let line = run(&["--private", "sniff", "-y", "RAW", "lo"]).failure(2);
+        assert!(line.contains("lo has no link type RAW (Raw IP): it has EN10MB"), "{line}");
+        let line = run(&["--private", "sniff", "-y", "none", "lo"]).failure(2);
+        assert!(line.contains("there is no link type none"), "{line}");
+        let (child, _said) = listening(&["-y", "EN10MB", "lo", "-c", "4"]);
+        ping("127.0.0.1", "56");
+        assert_eq!(printed(child).lines().count(), 4);
     });
 }
 
