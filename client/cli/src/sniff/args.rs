@@ -51,7 +51,7 @@ pub(crate) struct SniffArgs {
     pub(crate) write: Option<PathBuf>,
 
     /// Print lines also if packets are written to a file.
-    #[arg(long, requires = "write")]
+    #[arg(long)]
     print: bool,
 
     /// Begin the next file before a packet if the file has more than this many million bytes: FILE, FILE1, FILE2.

@@ -57,7 +57,6 @@ pub(crate) fn instead(option: &str) -> String {
             "it selects decoders by port; `tcpdump -r` and `tshark -r -d` select others, with a file of -w"
         }
         "-V" => "read one file with -r at a time, or join files with mergecap(1)",
-        "-h" => "`sockbroker sniff --help` lists its options",
         "-N" | "-f" | "-a" => "addresses are never converted to names",
         _ => {
             "`sockbroker sniff --help` lists its options; `tcpdump -r` has more, for the files that -w writes"

@@ -301,7 +301,8 @@ fn options_without_effect_are_accepted_and_others_are_explained() {
         let folder = Folder::new();
         let file = folder.join("file");
         write(&file, &frames(), 262_144);
-        let options = ["-nn", "-l", "-U", "-K", "-S", "-O", "-Z", "nobody", "--immediate-mode"];
+        let options =
+            ["-nn", "-l", "-U", "-K", "-S", "-O", "-Z", "nobody", "--immediate-mode", "--print"];
         assert_eq!(sniff(&file, &options), sniff(&file, &[]));
         let name = file.to_str().unwrap();
         for (option, part) in [
