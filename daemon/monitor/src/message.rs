@@ -1,5 +1,7 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
+mod helpers;
+mod kept;
 mod limits;
 mod users;
 
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
+pub use helpers::{FromReader, FromReaper, Nothing, ToReaper};
+pub use kept::{FromKept, Index, KeptSession, LOTS, PersistRefusal, Persisted, ToKept};
 pub use limits::{MemoryLimit, SessionLimit};
 pub use users::{Granted, Subject, UserFacts};
 
@@ -20,6 +24,8 @@ const MESSAGES: u64 = {
     all = hash(include_bytes!("message.rs"), all);
     all = hash(include_bytes!("message/limits.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
+    all = hash(include_bytes!("message/kept.rs"), all);
+    all = hash(include_bytes!("message/helpers.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
     all = hash(include_bytes!("reader/message.rs"), all);
@@ -59,6 +65,8 @@ pub struct Beginning {
     pub generation: u64,
     /// The first of the numbers that this worker gives to connections and sessions.
     pub first_number: u64,
+    /// The number of this worker.
+    pub epoch: u64,
     /// Whether the service manager made the control socket.
     pub activated: bool,
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
@@ -174,6 +182,8 @@ pub enum ToWorker {
         request: u64,
         refusal: ReaderRefusal,
     },
+    /// About sessions that outlive the worker.
+    Kept(ToKept),
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
@@ -248,6 +258,8 @@ pub enum ToMonitor {
     StartReader {
         request: u64,
     },
+    /// About a session that outlives the worker.
+    Kept(FromKept),
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -330,48 +342,13 @@ pub enum FromOpener {
     },
 }
 
-/// From the policy reader to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReader {
-    /// A warning about the files, for the log.
-    Warning(String),
-    /// The policy. Descriptors: the policy, and `UserFacts` (sealed memory).
-    Policy {
-        /// Whether rules of it need a capability that only the opener has.
-        needs_opener: bool,
-        /// Whether rules of it grant something in other network namespaces.
-        reaches_networks: bool,
-    },
-    /// Why the files cannot be used.
-    Unusable(String),
-}
-
-/// From the monitor to the reaper.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToReaper {
-    /// A descriptor whose last close may wait.
-    Hold,
-    /// The monitor has no copy of what the reaper holds: the reaper closes it.
-    Close,
-}
-
-/// From the reaper to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReaper {
-    /// Many closes wait: the monitor is to start another reaper, and to close this one's channel.
-    Full,
-}
-
-/// A process that sends nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Nothing {}
-
 impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
             Self::BeginWithOpener(..) => 4,
-            Self::Begin(_) | Self::Caller { .. } => 2,
+            Self::Begin(_) | Self::Caller { .. } | Self::Kept(ToKept::Lot) => 2,
             Self::Connection { .. }
+            | Self::Kept(ToKept::Recover(_))
             | Self::Policy { .. }
             | Self::QueryResult { .. }
             | Self::Reader { .. } => 1,
@@ -384,6 +361,7 @@ impl Message for ToWorker {
             | Self::Claimed { .. }
             | Self::CallerRefused { .. }
             | Self::ReaderRefused { .. }
+            | Self::Kept(ToKept::Persisted { .. } | ToKept::Noted { .. })
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -393,7 +371,9 @@ impl Message for ToWorker {
 impl Message for ToMonitor {
     fn descriptors(&self) -> usize {
         match self {
-            Self::QueryResult { .. } | Self::Counters => 1,
+            Self::QueryResult { .. }
+            | Self::Counters
+            | Self::Kept(FromKept::Persist { .. } | FromKept::Restricted { .. }) => 1,
             Self::Hello(_)
             | Self::Received { .. }
             | Self::NotReceived { .. }
@@ -409,6 +389,7 @@ impl Message for ToMonitor {
             | Self::QueryOthers { .. }
             | Self::StartCaller { .. }
             | Self::StartReader { .. }
+            | Self::Kept(FromKept::Over { .. } | FromKept::Recovered { .. })
             | Self::Idle { .. } => 0,
         }
     }
@@ -434,38 +415,6 @@ impl Message for FromOpener {
             | Self::Forgotten
             | Self::Nonsense { .. } => 0,
         }
-    }
-}
-
-impl Message for FromReader {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Policy { .. } => 2,
-            Self::Warning(_) | Self::Unusable(_) => 0,
-        }
-    }
-}
-
-impl Message for ToReaper {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Hold => 1,
-            Self::Close => 0,
-        }
-    }
-}
-
-impl Message for FromReaper {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Full => 0,
-        }
-    }
-}
-
-impl Message for Nothing {
-    fn descriptors(&self) -> usize {
-        match *self {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::PipeReader;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,15 +36,13 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let filter =
         log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     log::start(filter);
-    let configuration = from.map(std::fs::read).transpose();
-    let configuration = configuration.map_err(|error| system("read the configuration", &error))?;
-    let configuration = sealed::create("configuration", &configuration.unwrap_or_default())
-        .map_err(|error| system("keep the configuration", &error))?;
+    let configuration = keep_configuration(from)?;
     let files = PolicyFiles(policy_arguments(args));
     let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
     let fitted = fitted_limits(config);
     let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
-    let Bound { listener, path } = endpoint(args, config)?;
+    let passed = service::passed_descriptors()?;
+    let Bound { listener, path } = endpoint(args, config, passed.listener)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
     if policy.reaches_networks {
@@ -68,18 +66,19 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let name = path.as_ref().map_or("passed by systemd".to_owned(), listen::BoundPath::name);
     let host =
         Service::new(name, audit, config).map_err(|error| system("start the audit", &error))?;
-    let activated = path.is_none();
-    let limits = limits(&fitted);
     let settings = Settings {
         listener,
-        limits,
+        limits: limits(&fitted),
         configuration,
         policy,
         opener,
         warns_of_lost_capabilities: config.confine.capabilities,
         worker_ids,
         files,
-        activated,
+        activated: path.is_none(),
+        discarded: passed.unknown,
+        stored: passed.stored,
+        service_manager: service::store(),
     };
     let monitor = Monitor::new(settings, signals, host)
         .map_err(|error| system("start the monitor", &error))?;
@@ -91,6 +90,15 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         writer.finish();
     }
     result
+}
+
+/// Sealed memory with the configuration file, for the other processes.
+fn keep_configuration(from: Option<&Path>) -> Result<OwnedFd, StartError> {
+    let text = from.map(std::fs::read).transpose();
+    let text = text
+        .map_err(|error| StartError::System(format!("cannot read the configuration: {error}")))?;
+    sealed::create("configuration", &text.unwrap_or_default())
+        .map_err(|error| StartError::System(format!("cannot keep the configuration: {error}")))
 }
 
 /// The limits of the configuration that fit the open files of this process.
@@ -116,8 +124,8 @@ fn policy_arguments(args: &Args) -> Vec<OsString> {
     given.unwrap_or_default()
 }
 
-fn endpoint(args: &Args, config: &Config) -> Result<Bound, StartError> {
-    if let Some(passed) = service::listening_socket()? {
+fn endpoint(args: &Args, config: &Config, passed: Option<OwnedFd>) -> Result<Bound, StartError> {
+    if let Some(passed) = passed {
         return listen::adopt(passed);
     }
     let path = args.socket.clone().or_else(|| config.socket.clone());
@@ -139,6 +147,13 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         sessions_per_user: limits.sessions_per_user,
         kernel_bytes: limits.kernel_bytes_in_all,
         kernel_bytes_per_user: limits.kernel_bytes_per_user,
+        persistent_sessions: limits.persistent_sessions_in_all,
+        persistent_sessions_per_user: limits.persistent_sessions_per_user,
+        persistent_handles: limits.persistent_handles_in_all,
+        persistent_handles_per_user: limits.persistent_handles_per_user,
+        restrictions: limits.restrictions,
+        restriction_bytes: limits.restriction_bytes_per_user,
+        reattach: Duration::from_secs(limits.reattach_seconds),
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,

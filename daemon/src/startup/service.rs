@@ -8,31 +8,99 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use sockbroker_sys::activation::Passed;
+use sockbroker_sys::service_manager::ServiceManager;
 use sockbroker_sys::{activation, socket};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use super::error::StartError;
 
-/// The listening socket that systemd passed, if it passed any.
-pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
+/// What the names of the descriptors begin with that the broker stores (`FDSTORE`).
+const STORED: &str = "lots-";
+/// The name of a descriptor that was stored without one (`sd_pid_notify_with_fds(3)`).
+const UNNAMED: &str = "stored";
+
+/// What the service manager passed.
+#[derive(Debug, Default)]
+pub(super) struct PassedDescriptors {
+    /// The listening socket.
+    pub(super) listener: Option<OwnedFd>,
+    /// What an earlier broker stored, with names.
+    pub(super) stored: Vec<(String, OwnedFd)>,
+    /// What nobody knows any more. Closing it may wait.
+    pub(super) unknown: Vec<OwnedFd>,
+}
+
+/// Takes what the service manager passed: the listening socket, and the contents of its store
+/// (`FileDescriptorStoreMax=` of `systemd.service(5)`). What is not known there is discarded, with a line in the log.
+pub(super) fn passed_descriptors() -> Result<PassedDescriptors, StartError> {
     let fail = |text: String| Err(StartError::Listen(text));
-    let passed = match activation::take_listen_descriptors() {
-        Ok(passed) => passed,
+    let all = match activation::take_listen_descriptors() {
+        Ok(all) => all,
         Err(error) => return fail(format!("cannot use the sockets that systemd passed: {error}")),
     };
-    let count = passed.len();
-    let mut passed = passed.into_iter();
-    match (passed.next(), passed.next()) {
-        (None, _) => Ok(None),
-        (Some(only), None) if socket::is_unix_listener(only.as_fd()) => Ok(Some(only)),
-        (Some(_), None) => fail(
-            "systemd passed a descriptor that is not a listening Unix stream socket: use ListenStream= with a path"
-                .to_owned(),
-        ),
-        (Some(_), Some(_)) => {
-            fail(format!("systemd passed {count} sockets, and the broker serves one: keep a single ListenStream="))
+    let mut passed = PassedDescriptors::default();
+    let (mut listeners, mut others) = (Vec::new(), Vec::new());
+    for Passed { name, descriptor } in all {
+        if name.starts_with(STORED) {
+            passed.stored.push((name, descriptor));
+        } else if name != UNNAMED && socket::is_unix_listener(descriptor.as_fd()) {
+            listeners.push(descriptor);
+        } else {
+            others.push((name, descriptor));
         }
+    }
+    if listeners.len() > 1 {
+        let count = listeners.len();
+        return fail(format!(
+            "systemd passed {count} sockets, and the broker serves one: keep a single ListenStream="
+        ));
+    }
+    passed.listener = listeners.pop();
+    for (name, descriptor) in others {
+        // Without a listening socket, this can be what the administrator means to be one.
+        if passed.listener.is_none() && name != UNNAMED {
+            return fail(
+                "systemd passed a descriptor that is not a listening Unix stream socket: use ListenStream= with a path"
+                    .to_owned(),
+            );
+        }
+        discard(&name);
+        passed.unknown.push(descriptor);
+    }
+    Ok(passed)
+}
+
+/// The listening socket that the service manager passed to a broker that keeps no sockets. Discards what is stored.
+pub(super) fn listening_socket() -> Result<Option<OwnedFd>, StartError> {
+    let PassedDescriptors { listener, stored, unknown } = passed_descriptors()?;
+    for (name, _) in &stored {
+        discard(name);
+    }
+    drop((stored, unknown));
+    Ok(listener)
+}
+
+/// The service manager, and whether it states that it keeps descriptors (`$FDSTORE`, since systemd 254).
+pub(super) fn store() -> (Option<ServiceManager>, bool) {
+    let manager = ServiceManager::connect().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot connect to the service manager");
+        None
+    });
+    let places = std::env::var("FDSTORE").ok().and_then(|number| number.parse::<u64>().ok());
+    (manager, places.is_some_and(|places| places > 1))
+}
+
+/// Removes a descriptor from the store of the service manager.
+fn discard(name: &str) {
+    tracing::warn!(name, "discarded a stored descriptor that this broker does not know");
+    let sent = ServiceManager::connect().and_then(|manager| match manager {
+        Some(manager) => manager.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[]),
+        None => Ok(()),
+    });
+    if let Err(error) = sent {
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 

@@ -13,18 +13,33 @@ const FIRST: RawFd = 3;
 /// Whether the descriptors were taken: each must have one owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// A descriptor that the service manager passed.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its name in `$LISTEN_FDNAMES`: of its socket unit, or with which it was stored. Empty without one.
+    pub name: String,
+    pub descriptor: OwnedFd,
+}
+
 /// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec; an empty list if
 /// `$LISTEN_PID` is another process, and at every call after the first.
 ///
 /// `InvalidData` for variables that are not numbers, `EBADF` for a descriptor that is not open.
-pub fn take_listen_descriptors() -> io::Result<Vec<OwnedFd>> {
+pub fn take_listen_descriptors() -> io::Result<Vec<Passed>> {
     let Some(count) = listen_count()? else {
         return Ok(Vec::new());
     };
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    (FIRST..FIRST.saturating_add(count)).map(take).collect()
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    // A name has no colon (`sd_pid_notify_with_fds(3)`).
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    let numbers = FIRST..FIRST.saturating_add(count);
+    numbers
+        .zip(names)
+        .map(|(number, name)| Ok(Passed { name, descriptor: take(number)? }))
+        .collect()
 }
 
 /// The number of descriptors that were passed to this process.

@@ -107,11 +107,14 @@ impl<H: Host> Monitor<H> {
         match refusal {
             Ok(token) => {
                 let cookie = self.report_connection(token, &connection);
-                if let Some(worker) = self.workers.get_mut(&token) {
-                    worker.cookies.extend(cookie.map(|cookie| (number, cookie)));
-                    worker.pass(number, connection);
-                    self.flush(token);
-                }
+                let Some(worker) = self.workers.get_mut(&token) else {
+                    // It was killed, because it did not take the lots of its principal.
+                    self.reaper.close_connection(connection);
+                    return self.release(uid, 1);
+                };
+                worker.cookies.extend(cookie.map(|cookie| (number, cookie)));
+                worker.pass(number, connection);
+                self.flush(token);
             }
             Err(refusal) => {
                 // The reason is in the log when the client sees the end.
@@ -156,7 +159,9 @@ impl<H: Host> Monitor<H> {
         let first_number = Worker::first_number(self.serial);
         let (activated, caller) = (self.activated, self.callers.describe(peer, id.is_some()));
         let id_number = id.as_ref().map(WorkerId::number);
-        let beginning = Beginning { generation, first_number, activated, id: id_number, caller };
+        let epoch = self.serial + 1;
+        let beginning =
+            Beginning { generation, first_number, epoch, activated, id: id_number, caller };
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;
@@ -170,7 +175,8 @@ impl<H: Host> Monitor<H> {
         };
         descriptors.extend(opening.iter().flatten().map(OwnedFd::as_fd));
         let name = self.policies.users.names.process_name("worker", uid);
-        let started = Worker::start((peer.clone(), id), &name, generation, &begin, &descriptors);
+        let started =
+            Worker::start((peer.clone(), self.serial, id), &name, generation, &begin, &descriptors);
         let started = started.and_then(|(worker, audit)| {
             match self.events.add(worker.channel.as_fd(), token) {
                 Ok(()) => Ok((worker, audit)),
@@ -195,6 +201,7 @@ impl<H: Host> Monitor<H> {
         self.workers.insert(token, worker);
         self.serving.insert(peer.clone(), token);
         self.host.audit(uid, audit);
+        self.give_lots(token, peer);
         Ok(token)
     }
 }

@@ -9,6 +9,7 @@ mod answers;
 mod reload;
 mod opening;
 mod query;
+mod persist;
 mod state;
 mod arrivals;
 mod claims;
@@ -21,6 +22,8 @@ mod callers;
 mod readers;
 mod worker;
 mod worker_ids;
+mod keep;
+mod store;
 mod opener_link;
 mod host;
 
