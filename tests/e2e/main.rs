@@ -47,6 +47,7 @@ mod confinement;
 mod credentials;
 mod shutdown;
 mod service_manager;
+mod restart;
 mod units;
 mod users;
 mod policy;
