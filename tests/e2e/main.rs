@@ -47,7 +47,6 @@ mod confinement;
 mod credentials;
 mod shutdown;
 mod service_manager;
-mod restart;
 mod units;
 mod users;
 mod policy;

@@ -140,11 +140,10 @@ fn sessions_lists_all_sessions() {
         assert!(row.contains("implicit"), "{row}");
         let mut kept = broker.lsp();
         kept.call("session.open", json!({ "persist": true })).result();
-        let number = kept.call("session.info", json!([])).result()["session"].to_string();
+        let kept = kept.call("session.info", json!([])).result()["session"].to_string();
         let output = run_at(&broker, &["sessions"]).success();
         let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let row = output.lines().map(cells).find(|cells| cells.first() == Some(&number)).unwrap();
-        // No service manager has its sockets here.
+        let row = output.lines().map(cells).find(|cells| cells.first() == Some(&kept)).unwrap();
         assert_eq!(row[2..4], ["opened", "worker"]);
         let output = run_at(&broker, &["sessions", "--json"]).json();
         let found = output.as_array().unwrap().iter().find(|found| found["session"] == number);

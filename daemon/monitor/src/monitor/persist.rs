@@ -12,7 +12,7 @@ use super::host::{Host, Limits};
 use super::keep::{CRASHES, Kept, STORE};
 use super::state::{EXHAUSTED_PAUSE, Monitor};
 use crate::channel::ChannelError;
-use crate::message::{FromKept, KeptSession, PersistRefusal, Persisted, ToKept, ToWorker};
+use crate::message::{FromKept, KeptSession, LOTS, PersistRefusal, Persisted, ToKept, ToWorker};
 
 /// The bytes of the description of a session without its restrictions: the path of a control group, and its unit.
 const FACTS: u64 = 16 << 10;
@@ -185,7 +185,9 @@ impl<H: Host> Monitor<H> {
             PersistRefusal::Failed(error.raw_os_error().unwrap_or(libc::EIO))
         };
         let handles = self.allowance(peer.uid);
-        if handles == 0 {
+        // The ends of the lots are in flight (`unix(7)`), which the open files of this process limit too.
+        let principals = self.kept.len() as u64 + 1;
+        if handles == 0 || principals * LOTS > self.limits.persistent_handles {
             return Err(PersistRefusal::Handles);
         }
         let name = format!("{STORED}{}", self.next_lots);
