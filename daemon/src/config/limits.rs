@@ -243,7 +243,7 @@ impl Limits {
         // A parked handle is a descriptor in flight (`unix(7)`); those of connections and answers count too.
         let parked = self.handles_per_user / 2;
         self.persistent_handles_per_user = self.persistent_handles_per_user.min(parked);
-        // The two ends of a lot too, of which there are as many as these handles.
+        // The ends of the lots are in flight too: about two for each of these handles at most.
         self.persistent_handles_in_all = self.persistent_handles_in_all.min(open_files / 4);
         // The rest is for descriptors in transit.
         let in_all = (rest - in_all).max(2);
