@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 87] = [
+const EXCEEDED_BY: [(&str, &str); 92] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
@@ -94,6 +94,11 @@ const EXCEEDED_BY: [(&str, &str); 87] = [
     ("closing_jobs_per_user", "closing"),
     ("linger_seconds", "limits"),
     ("clone_seconds", "sessions"),
+    ("persistent_sessions_per_user", "restart"),
+    ("persistent_sessions_in_all", "restart"),
+    ("persistent_handles_per_user", "restart"),
+    ("persistent_handles_in_all", "restart"),
+    ("reattach_seconds", "restart"),
     ("resolve_seconds", "resolve"),
     ("resolve_kept", "resolve"),
     ("resolve_kept_bytes", "resolve"),

@@ -122,6 +122,30 @@ fn passed_socket_is_served_and_not_removed() {
 }
 
 #[test]
+fn unknown_descriptor_of_the_store_is_discarded() {
+    bounded(20, || {
+        let manager = Manager::new();
+        let path = manager.folder.join("passed");
+        let listener = UnixListener::bind(&path).unwrap();
+        let stored = "LISTEN_FDS=3 LISTEN_FDNAMES=old-1:sockbrokerd.socket:stored LISTEN_PID=$$";
+        let pass = format!(
+            "exec 4<&0 3</dev/null 5</dev/zero </dev/null && {}",
+            manager.variables(stored)
+        );
+        let (mut command, files) = prepare().shell(&pass).command();
+        command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+        let _process = Process::spawn(command);
+        assert_eq!(manager.notification(), ["FDSTOREREMOVE=1", "FDNAME=old-1"]);
+        assert_eq!(manager.notification(), ["FDSTOREREMOVE=1", "FDNAME=stored"]);
+        assert_eq!(manager.notification()[0], "READY=1");
+        let mut client = LspClient::connect(&path);
+        client.call("session.info", Value::Null).result();
+        let log = fs::read_to_string(files.join("log")).unwrap();
+        assert!(log.contains("discarded a stored descriptor"), "{log}");
+    });
+}
+
+#[test]
 fn unusable_passed_socket_is_refused_by_name() {
     bounded(20, || {
         let (mut command, files) =

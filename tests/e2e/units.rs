@@ -27,6 +27,9 @@ fn installed(roles: &[&str]) -> Folder {
     folder
 }
 
+/// What systemd before version 254 reports, and ignores.
+const SINCE_254: &str = "Unknown key 'FileDescriptorStorePreserve' in section [Service], ignoring.";
+
 fn analyze(folder: &Folder, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new("systemd-analyze");
     let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
@@ -50,7 +53,8 @@ fn systemd_analyze_accepts_the_units_in_every_role() {
         let units = ["./sockbrokerd.service", "./sockbrokerd.socket"];
         let (sound, report) =
             analyze(&folder, &[&["verify", "--recursive-errors=no"], &units[..]].concat());
-        assert!(sound, "{role}: {report}");
+        let known = |line: &&str| line.is_empty() || line.ends_with(SINCE_254);
+        assert!(sound || report.lines().all(|line| known(&line)), "{role}: {report}");
     }
 }
 

@@ -52,7 +52,7 @@ struct Rule {
 #[derive(Debug)]
 pub(crate) struct Rules(Vec<Rule>);
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "create",
     "adopt",
     "bind",
@@ -70,6 +70,7 @@ const VERBS: [&str; 22] = [
     "inspect",
     "handover",
     "session",
+    "persist",
     "resolve",
     "interfaces",
     "hostname",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sockbroker_proto::address::AddressValue;
 use sockbroker_proto::api::admin::{HandleInfo, SessionSummary};
+use sockbroker_proto::api::session::Persistence;
 use sockbroker_proto::constant;
 
 use crate::args::HandlesArgs;
@@ -18,6 +19,9 @@ use crate::table::Table;
 
 const HANDLE_COLUMNS: [&str; 9] =
     ["session#", "handle#", "family", "type", "proto#", "state", "local", "peer", "age#"];
+
+const SESSION_COLUMNS: [&str; 8] =
+    ["session#", "uid#", "kind", "outlives", "connections#", "handles#", "linger#", "age#"];
 
 /// `sockbroker handles`.
 pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failure> {
@@ -119,6 +123,15 @@ fn cells(session: u64, handle: &HandleInfo) -> Vec<String> {
     ]
 }
 
+/// What a session outlives.
+fn outlives(session: &SessionSummary) -> &'static str {
+    match session.persist {
+        Some(Persistence::Service) => "service",
+        Some(Persistence::Worker) => "worker",
+        None => "",
+    }
+}
+
 /// `sockbroker sessions`.
 pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
     let result = Connection::open(global)?.call("admin.sessions", json!({}))?;
@@ -128,13 +141,13 @@ pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let sessions: Vec<SessionSummary> = decode("admin.sessions", result)?;
-    let mut table =
-        Table::new(&["session#", "uid#", "kind", "connections#", "handles#", "linger#", "age#"]);
+    let mut table = Table::new(&SESSION_COLUMNS);
     for session in sessions {
         table.line(vec![
             session.session.to_string(),
             session.uid.to_string(),
             if session.opened { "opened" } else { "implicit" }.to_owned(),
+            outlives(&session).to_owned(),
             session.connections.to_string(),
             session.handles.to_string(),
             age(session.linger),

@@ -1,8 +1,9 @@
 //! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
 
 pub mod gateway;
+mod helpers;
+mod kept;
 mod limits;
-mod reaper;
 mod users;
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,9 @@ use sockbroker_policy::subject::RemoteIdentity;
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
+pub use helpers::{FromReader, FromReaper, Nothing, ToReaper};
+pub use kept::{FromKept, Index, KeptSession, LOTS, PersistRefusal, Persisted, ToKept};
 pub use limits::{MemoryLimit, SessionLimit};
-pub use reaper::{FromReaper, ToReaper};
 pub use users::{Granted, Subject, UserFacts};
 
 /// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
@@ -24,8 +26,9 @@ const MESSAGES: u64 = {
     all = hash(include_bytes!("message.rs"), all);
     all = hash(include_bytes!("message/limits.rs"), all);
     all = hash(include_bytes!("message/gateway.rs"), all);
-    all = hash(include_bytes!("message/reaper.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
+    all = hash(include_bytes!("message/kept.rs"), all);
+    all = hash(include_bytes!("message/helpers.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
     all = hash(include_bytes!("reader/message.rs"), all);
@@ -65,6 +68,8 @@ pub struct Beginning {
     pub generation: u64,
     /// The first of the numbers that this worker gives to connections and sessions.
     pub first_number: u64,
+    /// The number of this worker.
+    pub epoch: u64,
     /// Whether the service manager made the control socket.
     pub activated: bool,
     /// The user and the group that the worker becomes; `None` if it stays the broker's.
@@ -184,6 +189,8 @@ pub enum ToWorker {
         request: u64,
         refusal: ReaderRefusal,
     },
+    /// About sessions that outlive the worker.
+    Kept(ToKept),
     /// The answer to `Idle`: no connection is on its way, and none will come.
     MayEnd,
     /// Ends the worker after its calls have ended, or after `drain_seconds`.
@@ -263,6 +270,8 @@ pub enum ToMonitor {
     StartReader {
         request: u64,
     },
+    /// About a session that outlives the worker.
+    Kept(FromKept),
     /// The worker has nothing to do after this number of connections. The monitor may answer `MayEnd`.
     Idle {
         taken: u64,
@@ -347,33 +356,13 @@ pub enum FromOpener {
     },
 }
 
-/// From the policy reader to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReader {
-    /// A warning about the files, for the log.
-    Warning(String),
-    /// The policy. Descriptors: the policy, `UserFacts`, and the credentials of the gateway, which are empty without one
-    /// (sealed memory).
-    Policy {
-        /// Whether rules of it need a capability that only the opener has.
-        needs_opener: bool,
-        /// Whether rules of it grant something in other network namespaces.
-        reaches_networks: bool,
-    },
-    /// Why the files cannot be used.
-    Unusable(String),
-}
-
-/// A process that sends nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Nothing {}
-
 impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
             Self::BeginWithOpener(..) => 4,
-            Self::Begin(_) | Self::Caller { .. } => 2,
+            Self::Begin(_) | Self::Caller { .. } | Self::Kept(ToKept::Lot) => 2,
             Self::Connection { .. }
+            | Self::Kept(ToKept::Recover(_))
             | Self::Policy { .. }
             | Self::QueryResult { .. }
             | Self::Reader { .. } => 1,
@@ -387,6 +376,7 @@ impl Message for ToWorker {
             | Self::Claimed { .. }
             | Self::CallerRefused { .. }
             | Self::ReaderRefused { .. }
+            | Self::Kept(ToKept::Persisted { .. } | ToKept::Noted { .. })
             | Self::MayEnd
             | Self::Stop => 0,
         }
@@ -396,7 +386,9 @@ impl Message for ToWorker {
 impl Message for ToMonitor {
     fn descriptors(&self) -> usize {
         match self {
-            Self::QueryResult { .. } | Self::Counters => 1,
+            Self::QueryResult { .. }
+            | Self::Counters
+            | Self::Kept(FromKept::Persist { .. } | FromKept::Restricted { .. }) => 1,
             Self::Hello(_)
             | Self::Received { .. }
             | Self::NotReceived { .. }
@@ -412,6 +404,7 @@ impl Message for ToMonitor {
             | Self::QueryOthers { .. }
             | Self::StartCaller { .. }
             | Self::StartReader { .. }
+            | Self::Kept(FromKept::Over { .. } | FromKept::Recovered { .. })
             | Self::Idle { .. } => 0,
         }
     }
@@ -437,21 +430,6 @@ impl Message for FromOpener {
             | Self::Forgotten
             | Self::Nonsense { .. } => 0,
         }
-    }
-}
-
-impl Message for FromReader {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Policy { .. } => 3,
-            Self::Warning(_) | Self::Unusable(_) => 0,
-        }
-    }
-}
-
-impl Message for Nothing {
-    fn descriptors(&self) -> usize {
-        match *self {}
     }
 }
 

@@ -37,8 +37,8 @@ pub use language::{check, fields, file, name, netns, operand, rule, subjects, va
 pub mod action {
     pub use crate::judgement::action::{
         Administer, Adopt, Capture, Create, GetOption, Handover, Hostname, Inspect, InterfaceIoctl,
-        Interfaces, Ioctl, OpenCapture, OpenSession, OptionValue, Request, Resolve, ScopedCapture,
-        SetFilter, SetHostname, SetOption, Shutdown,
+        Interfaces, Ioctl, OpenCapture, OpenSession, OptionValue, PersistSession, Request, Resolve,
+        ScopedCapture, SetFilter, SetHostname, SetOption, Shutdown,
     };
     pub use crate::judgement::traffic::{
         Accept, AncillaryItem, Bind, Connect, Listen, MessageContents, Receive, Send,

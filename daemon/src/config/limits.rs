@@ -40,6 +40,9 @@ macro_rules! limits {
     };
 }
 
+/// The handles of one user for which the lots have room: it bounds `persistent_handles_per_user`.
+pub const PARKED_MAX: u64 = 7680;
+
 limits! {
     head_bytes = 1024, "bytes",
         "the longest header of a frame; a longer one ends the connection";
@@ -191,6 +194,16 @@ limits! {
         "the same of one user; sockets with `SO_LINGER` take at most half of them; further ones wait in order";
     linger_seconds = 3600, "seconds",
         "the longest linger that a session may request; more is refused";
+    persistent_sessions_per_user = 64, "count",
+        "sessions of one user opened with `persist`; a further one is refused";
+    persistent_sessions_in_all = 1024, "count",
+        "sessions opened with `persist` in all; a further one is refused";
+    persistent_handles_per_user = 4096, "count",
+        "open handles of one user in sessions opened with `persist`; a further socket there is refused";
+    persistent_handles_in_all = 16_384, "count",
+        "open handles in sessions opened with `persist` in all; each worker gets a part of what is left, and a session that leaves none is refused";
+    reattach_seconds = 30, "seconds",
+        "how long a session opened with `persist` waits for a connection after the end of the process that served it, unless its linger is longer; then its handles close";
     clone_seconds = 30, "seconds",
         "how long a cloned session waits for its first connection; then its handles close";
     resolve_seconds = 10, "seconds",
@@ -237,6 +250,11 @@ impl Limits {
         let in_all = rest.saturating_mul(9) / 10;
         self.handles_in_all = self.handles_in_all.min(in_all);
         self.handles_per_user = self.handles_per_user.min(rest.saturating_mul(4) / 5);
+        // A parked handle is a descriptor in flight (`unix(7)`); those of connections and answers count too.
+        let parked = self.handles_per_user / 2;
+        self.persistent_handles_per_user = self.persistent_handles_per_user.min(parked);
+        // The ends of the lots are in flight too: about two for each of these handles at most.
+        self.persistent_handles_in_all = self.persistent_handles_in_all.min(open_files / 4);
         // The rest is for descriptors in transit.
         let in_all = (rest - in_all).max(2);
         self.buffered_descriptors_in_all = self.buffered_descriptors_in_all.min(in_all);

@@ -14,7 +14,7 @@ use sockbroker_proto::api::broker::Seccomp as Reported;
 use sockbroker_proto::channel::DATA_MAX;
 use sockbroker_sys::process;
 
-use crate::config::limits::Limits;
+use crate::config::limits::{Limits, PARKED_MAX};
 use crate::config::paths::{absolute, absolute_path};
 use crate::config::remote::Remote;
 use crate::observe::audit::Destination;
@@ -262,6 +262,11 @@ fn check(config: &Config) -> Result<(), String> {
     if limits.batch_messages > 1024 {
         return Err("limits.batch_messages: the kernel takes at most 1024 (UIO_MAXIOV)".to_owned());
     }
+    if limits.persistent_handles_per_user > PARKED_MAX {
+        return Err(format!(
+            "limits.persistent_handles_per_user: the lots of a user have room for {PARKED_MAX}"
+        ));
+    }
     if limits.channel_bytes > DATA_MAX as u64 {
         return Err(format!("limits.channel_bytes: a frame carries at most {DATA_MAX}"));
     }
@@ -362,6 +367,7 @@ mod tests {
             ("limits.connections = 0", "limits.connections"),
             ("limits.message_values = 0", "limits.message_values"),
             ("limits.batch_messages = 1025", "limits.batch_messages"),
+            ("limits.persistent_handles_per_user = 7681", "limits.persistent_handles_per_user"),
             ("limits.channel_bytes = 65537", "limits.channel_bytes"),
             ("limits.channel_bytes = 0", "limits.channel_bytes"),
         ] {

@@ -124,6 +124,7 @@ fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInf
         peer: encode_address(entry, state.peer.as_ref()),
         listening: state.listening,
         age: entry.age().as_secs_f64(),
+        maker: entry.maker.get().cloned(),
     }
 }
 
@@ -137,5 +138,6 @@ fn summary(session: &Session) -> SessionSummary {
         opened: session.is_open(),
         linger: session.linger().as_secs_f64(),
         age: session.age().as_secs_f64(),
+        persist: session.reach(),
     }
 }

@@ -155,6 +155,7 @@ fn is_recorded(question: &Question<'_>) -> bool {
         | Verb::Transparent
         | Verb::Handover
         | Verb::Session
+        | Verb::Persist
         | Verb::SetHostname
         | Verb::Admin => true,
         Verb::Option => question.option.is_some_and(|class| class != OptionClass::Ordinary),

@@ -140,6 +140,10 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     let timeout = entry.timeout().seconds();
     let descriptor =
         if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)) } else { None };
+    if let Some(maker) = call.maker() {
+        // A new entry has none.
+        drop(entry.maker.set(maker));
+    }
     let handle = call.session().insert(entry)?;
     if let Some(descriptor) = descriptor {
         call.give_descriptor(descriptor);

@@ -30,7 +30,7 @@ const POLICY_NUMBER: &str = "policy_number";
 
 /// The page in the text format of Prometheus, or the message of the refusal if the policy does not allow it.
 pub async fn page(connection: &Arc<Connection>, methods: &MethodTable) -> Result<String, String> {
-    let call = Call::new(connection, "metrics", RequestParts::default(), true);
+    let call = Call::new(connection, ("metrics", None), RequestParts::default(), true);
     let allowed: OpResult<_> = call.permit(Administer);
     match allowed {
         Ok(permit) => {

@@ -53,14 +53,17 @@ impl OptionsServer for Handlers {
         let value = read(&call, value, optlen)?;
         let permitted = call.permit_set_option(&entry, level, name, value)?;
         ticket.acquire().await;
-        set(&call, &permitted).await
+        let done = set(&call, &permitted).await;
+        call.session().save(handle)?;
+        done
     }
 
     fn settimeout(call: &Call, params: SettimeoutParams) -> OpResult<()> {
         let SettimeoutParams { handle, value } = params;
         let entry = call.entry(handle)?;
         let timeout = Timeout::from_seconds(value.0).map_err(OpError::from)?;
-        option::set_timeout(&call.inspect(&entry)?, timeout)
+        option::set_timeout(&call.inspect(&entry)?, timeout)?;
+        call.session().save(handle)
     }
 
     fn gettimeout(call: &Call, params: GettimeoutParams) -> OpResult<Option<f64>> {
@@ -72,7 +75,8 @@ impl OptionsServer for Handlers {
         let SetblockingParams { handle, flag } = params;
         let entry = call.entry(handle)?;
         let timeout = if flag { Timeout::Blocking } else { Timeout::NonBlocking };
-        option::set_timeout(&call.inspect(&entry)?, timeout)
+        option::set_timeout(&call.inspect(&entry)?, timeout)?;
+        call.session().save(handle)
     }
 
     fn getblocking(call: &Call, params: GetblockingParams) -> OpResult<bool> {
@@ -88,7 +92,7 @@ impl OptionsServer for Handlers {
     fn set_inheritable(call: &Call, params: SetInheritableParams) -> OpResult<()> {
         let SetInheritableParams { handle, inheritable } = params;
         call.entry(handle)?.set_inheritable(inheritable);
-        Ok(())
+        call.session().save(handle)
     }
 
     fn getdefaulttimeout(call: &Call, _: GetdefaulttimeoutParams) -> OpResult<Option<f64>> {
@@ -99,12 +103,14 @@ impl OptionsServer for Handlers {
         let SetdefaulttimeoutParams { timeout } = params;
         let timeout = Timeout::from_seconds(timeout.0).map_err(OpError::from)?;
         call.session().default_timeout.set(timeout);
-        Ok(())
+        call.session().save_state()
     }
 
     async fn ioctl(call: Call, params: IoctlParams) -> OpResult<Option<OptionValue>> {
         let IoctlParams { handle, control, option } = params;
-        run_ioctl(&call, handle, control, option).await
+        let done = run_ioctl(&call, handle, control, option).await;
+        call.session().save(handle)?;
+        done
     }
 
     async fn attach_filter(call: Call, params: AttachFilterParams) -> OpResult<()> {

@@ -77,9 +77,10 @@ impl RestrictServer for Handlers {
     type Call = Call;
     type Error = OpError;
 
-    fn restrict(call: &Call, params: RestrictParams) -> OpResult<()> {
+    async fn restrict(call: Call, params: RestrictParams) -> OpResult<()> {
         let RestrictParams { rules, filters } = params;
-        call.session().restrict(restriction(call, rules, filters)?)
+        call.session().restrict(restriction(&call, rules, filters)?)?;
+        call.broker().note_restriction(call.session()).await
     }
 }
 

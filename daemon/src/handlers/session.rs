@@ -16,9 +16,10 @@ use crate::handlers::Handlers;
 use crate::handlers::policy::restriction;
 use crate::rpc::answer::resolved_json;
 use crate::rpc::call::Call;
+use crate::session::Session;
 use crate::session::finished::{CallOutcome, KeptAnswer};
 use crate::session::token::Token;
-use sockbroker_policy::action::OpenSession;
+use sockbroker_policy::action::{OpenSession, PersistSession};
 
 impl ModuleServer for Handlers {
     type Call = Call;
@@ -36,12 +37,21 @@ impl SessionServer for Handlers {
     type Error = OpError;
 
     async fn open(call: Call, params: OpenParams) -> OpResult<Opened> {
-        let OpenParams { linger, attachments, rules, filters, descriptors } = params;
+        let OpenParams { linger, attachments, rules, filters, descriptors, persist } = params;
         // Before the permit: a connection that cannot have a session must be able to refuse them too.
         if let Some(wanted) = descriptors {
             call.connection().ask_for_descriptors(wanted)?;
         }
         let OpenSession = call.permit(OpenSession)?.into_request();
+        let persists = persist == Some(true);
+        if persists {
+            let PersistSession = call.permit(PersistSession)?.into_request();
+            if rules.is_some() || filters.is_some() {
+                return Err(OpError::value(
+                    "persist applies to the session of this connection: open the restricted session with it after session.attach",
+                ));
+            }
+        }
         let linger = linger.map(|seconds| read_linger(&call, seconds)).transpose()?;
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
@@ -56,7 +66,16 @@ impl SessionServer for Handlers {
             let _place = if is_further { call.broker().lease_session().await? } else { None };
             call.broker().open(call.session(), linger)?
         };
-        Ok(opened(&call, &token))
+        if persists {
+            call.broker().persist(call.session()).await?;
+            return Ok(opened(&call, call.session(), &token));
+        }
+        let session = call.session();
+        let own = (token.session() == session.number()).then_some(session);
+        Ok(match own {
+            Some(session) => opened(&call, session, &token),
+            None => Opened { persist: None, ..opened(&call, session, &token) },
+        })
     }
 
     fn attach(call: &Call, params: AttachParams) -> OpResult<Opened> {
@@ -69,15 +88,15 @@ impl SessionServer for Handlers {
         if let Some(wanted) = attachments {
             call.connection().ask_for_attachments(wanted)?;
         }
-        call.connection().attach(session)?;
-        Ok(opened(call, &token))
+        call.connection().attach(session.clone())?;
+        Ok(opened(call, &session, &token))
     }
 
     async fn clone_session(call: Call, _: CloneSessionParams) -> OpResult<Opened> {
         let OpenSession = call.permit(OpenSession)?.into_request();
         let _place = call.broker().lease_session().await?;
         let token = call.broker().duplicate(call.session())?;
-        Ok(opened(&call, &token))
+        Ok(Opened { persist: None, ..opened(&call, call.session(), &token) })
     }
 
     fn close(call: &Call, _: CloseParams) -> OpResult<()> {
@@ -121,6 +140,9 @@ impl CallServer for Handlers {
         let ResolveParams { connection, request } = params;
         let check = |kept: &KeptAnswer| call.check_gives_again(kept);
         Ok(match call.session().call_outcome(connection, &request, check).await? {
+            CallOutcome::Unknown if is_interrupted(&call, connection) => {
+                Resolved { state: CallState::Interrupted, answer: None, sent: None }
+            }
             CallOutcome::Unknown => {
                 Resolved { state: CallState::Unknown, answer: None, sent: None }
             }
@@ -137,13 +159,20 @@ impl CallServer for Handlers {
     }
 }
 
-fn opened(call: &Call, token: &Token) -> Opened {
+fn opened(call: &Call, session: &Session, token: &Token) -> Opened {
     Opened {
         token: token.text(),
         connection: call.connection().number(),
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: call.broker().epoch,
+        persist: session.reach(),
     }
+}
+
+/// Whether a call was in progress, or its response not received, in a process that has ended.
+fn is_interrupted(call: &Call, connection: u64) -> bool {
+    call.session().reach().is_some() && call.broker().is_earlier(connection)
 }
 
 fn read_linger(call: &Call, seconds: f64) -> OpResult<Duration> {

@@ -138,7 +138,9 @@ impl SocketServer for Handlers {
         call.settle(&entry, &ticket, Verb::Bind).await;
         let permitted = call.permit_bind(&entry, target)?;
         ticket.acquire().await;
-        creation::bind(&call, &permitted).await
+        let bound = creation::bind(&call, &permitted).await;
+        call.session().save(handle)?;
+        bound
     }
 
     async fn listen(call: Call, params: ListenParams) -> OpResult<()> {
@@ -245,7 +247,9 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
     let target = call.target(&entry, address, ("connect", Verb::Connect)).await?;
     call.settle(&entry, &ticket, Verb::Connect).await;
     let permitted = call.permit_connect(&entry, target)?;
-    connect::connect(&permitted, ticket, call.caller()).await
+    let connected = connect::connect(&permitted, ticket, call.caller()).await;
+    call.session().save(handle)?;
+    connected
 }
 
 fn pass_descriptor(call: &Call, handle: Handle) -> OpResult<u32> {

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
+use sockbroker_proto::api::admin::Maker;
 use sockbroker_proto::api::delegation::Program;
+use sockbroker_proto::api::session::RequestId;
 use sockbroker_proto::bytes::Bytes;
 use sockbroker_proto::handle::Handle;
 
@@ -28,6 +30,9 @@ use sockbroker_policy::rights::Rights;
 
 /// Bytes by which a buffer may exceed twice its content before it is shrunk.
 const SLACK: usize = 4096;
+
+/// The longest id of a request, in bytes, that is kept with a handle.
+const MAKER_BYTES: usize = 64;
 
 /// The error of a call whose client cannot receive descriptors.
 pub(crate) const PEER_REFUSES: &str = "this connection carries no descriptors: its client refuses them, for example because a \
@@ -60,6 +65,8 @@ struct Inner {
     connection: Arc<Connection>,
     session: Arc<Session>,
     method: &'static str,
+    /// The id of the request; `None` for a notification.
+    request: Option<RequestId>,
     /// The handle that was looked up last; 0 if there was none.
     handle: AtomicU64,
     /// The program for which the client states that it makes the call.
@@ -79,7 +86,7 @@ impl Call {
     /// are refused.
     pub(crate) fn new(
         connection: &Arc<Connection>,
-        method: &'static str,
+        (method, request): (&'static str, Option<RequestId>),
         parts: RequestParts,
         alone: bool,
     ) -> Self {
@@ -87,6 +94,7 @@ impl Call {
             connection: connection.clone(),
             session: connection.session(),
             method,
+            request,
             handle: AtomicU64::new(0),
             program: OnceLock::new(),
             attachments: Mutex::new(slots(parts.attachments)),
@@ -139,6 +147,16 @@ impl Call {
     /// The wire name of the method.
     pub(crate) fn method(&self) -> &'static str {
         self.0.method
+    }
+
+    /// What a handle is listed with that this call makes.
+    pub(crate) fn maker(&self) -> Option<Maker> {
+        let short = |request: &&RequestId| match request {
+            RequestId::Number(_) => true,
+            RequestId::Text(text) => text.len() <= MAKER_BYTES,
+        };
+        let request = self.0.request.as_ref().filter(short)?.clone();
+        Some(Maker { connection: self.0.connection.number(), request })
     }
 
     /// The handle that the call has looked up last.

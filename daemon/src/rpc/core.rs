@@ -149,7 +149,7 @@ impl Core {
         };
         let alone = matches!(slot, Slot::Alone);
         let held = Held::of(text, &parts, items);
-        let call = Call::new(&self.connection, method.name, parts, alone);
+        let call = Call::new(&self.connection, (method.name, key), parts, alone);
         self.run(method, call, id, envelope.params, slot, held)
     }
 

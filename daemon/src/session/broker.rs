@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::principal::{Principal, PrincipalKey};
 use crate::quota::{Quota, Users};
 use crate::session::Session;
 use crate::session::channels::PendingChannels;
+use crate::session::lots::Lots;
 use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
@@ -81,6 +82,16 @@ pub struct Broker {
     /// Held from the look at what of them is used until it is used, so that nothing else uses it.
     pub(super) using_memory: tokio::sync::Mutex<()>,
     numbers: AtomicU64,
+    /// The first number that this process gives.
+    pub(super) first_number: u64,
+    /// The number of this process among those that served its principal.
+    pub epoch: u64,
+    /// Where the handles of persistent sessions lie.
+    pub lots: Arc<Lots>,
+    /// Held by the call that makes a session persistent.
+    pub(super) persisting: tokio::sync::Mutex<()>,
+    /// Whether the process is about to end, and leaves persistent sessions to the next one.
+    pub(super) stopping: AtomicBool,
 }
 
 /// The sessions by number.
@@ -129,6 +140,11 @@ impl Broker {
             using_memory: tokio::sync::Mutex::default(),
             leasing: tokio::sync::Mutex::default(),
             numbers: AtomicU64::new(1),
+            first_number: 1,
+            epoch: 1,
+            lots: Arc::default(),
+            persisting: tokio::sync::Mutex::default(),
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -158,8 +174,9 @@ impl Broker {
 
     /// A broker that numbers connections and sessions from here.
     #[must_use]
-    pub fn numbering_from(mut self, first: u64) -> Self {
+    pub fn numbering_from(mut self, first: u64, epoch: u64) -> Self {
         self.numbers = AtomicU64::new(first);
+        (self.first_number, self.epoch) = (first, epoch);
         self
     }
 
@@ -198,7 +215,7 @@ impl Broker {
         Privileged::new(opener, stream.cloned(), self.namespaces.clone())
     }
 
-    fn report_session(&self, session: &Session, state: &'static str) {
+    pub(super) fn report_session(&self, session: &Session, state: &'static str) {
         self.audit.report(session.principal().key(), || {
             Record::new("session")
                 .with("state", state)
@@ -266,7 +283,7 @@ impl Broker {
     }
 
     /// Closes the sockets and streams that the policy in force does not grant.
-    fn revoke(&self) {
+    pub(super) fn revoke(&self) {
         let (policy, _) = self.policy.current();
         for session in self.sessions() {
             let closed = session.revoke(&policy);
@@ -374,39 +391,6 @@ impl Broker {
         Ok(token)
     }
 
-    /// The limit in all for a user: `most`, and for root and the broker's own user also what is reserved
-    /// for them.
-    pub fn limit_in_all(&self, uid: u32, most: u64, reserved: u64) -> u64 {
-        let (policy, _) = self.policy.current();
-        if policy.is_owner(uid) { most.saturating_add(reserved) } else { most }
-    }
-
-    fn check_session_limits(&self, sessions: &Sessions, principal: &Principal) -> OpResult<()> {
-        let limits = &self.limits;
-        let uid = principal.subject().uid;
-        let room = match self.monitor() {
-            Some(_) => self.leased_sessions.load(Ordering::Relaxed),
-            None => self.limit_in_all(uid, limits.sessions, limits.sessions_reserved),
-        };
-        if sessions.opened.len() >= size(room) {
-            return Err(self.too_many_sessions());
-        }
-        let key = principal.key();
-        let own = sessions.opened.values().filter(|session| session.principal().key() == key);
-        if own.count() >= size(limits.sessions_per_user) {
-            return Err(self.too_many_sessions_of_user());
-        }
-        Ok(())
-    }
-
-    pub(super) fn too_many_sessions(&self) -> OpError {
-        OpError::Limit { name: "sessions", value: self.limits.sessions }
-    }
-
-    pub(super) fn too_many_sessions_of_user(&self) -> OpError {
-        OpError::Limit { name: "sessions_per_user", value: self.limits.sessions_per_user }
-    }
-
     /// Ends a session: its handles close, its tasks are aborted, its token is void.
     pub fn close(&self, session: &Arc<Session>) {
         let mut sessions = self.lock();
@@ -423,6 +407,9 @@ impl Broker {
     /// closing a socket may take time.
     fn end(&self, session: &Arc<Session>) {
         session.close();
+        if let Some(monitor) = self.monitor().filter(|_| session.is_kept()) {
+            monitor.session_over(session.number());
+        }
         if session.tasks().running() > 0 {
             self.lock().ending.push(session.clone());
         }
@@ -432,7 +419,9 @@ impl Broker {
     pub fn sweep(&self) {
         let mut sessions = self.lock();
         sessions.implicit.retain(|_, session| session.strong_count() > 0);
-        let over: Vec<_> = sessions.opened.extract_if(|_, session| session.is_over()).collect();
+        let stopping = self.stopping.load(Ordering::Acquire);
+        let is_over = |session: &Session| session.is_over() && !(stopping && session.is_kept());
+        let over: Vec<_> = sessions.opened.extract_if(|_, session| is_over(session)).collect();
         let ended: Vec<_> =
             sessions.ending.extract_if(.., |session| session.tasks().running() == 0).collect();
         drop(sessions);
@@ -456,6 +445,9 @@ impl Broker {
     /// within `drain_seconds` are logged.
     pub async fn close_all(&self) {
         let all = self.sessions();
+        for session in &all {
+            session.leave_parked();
+        }
         self.forget_all();
         for session in &all {
             self.end(session);

@@ -243,7 +243,7 @@ impl Connection {
         let left = std::mem::replace(&mut *session, target);
         drop(session);
         if left.leave(self.number, LastCalls::default()) {
-            self.broker.close(&left);
+            self.broker.close_left(&left);
         }
         Ok(())
     }
@@ -252,7 +252,7 @@ impl Connection {
     pub fn end(&self, calls: LastCalls) {
         let session = self.session();
         if session.leave(self.number, calls) {
-            self.broker.close(&session);
+            self.broker.close_left(&session);
         }
     }
 }

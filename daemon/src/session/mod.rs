@@ -13,7 +13,13 @@ pub mod channels;
 mod rights;
 pub mod record;
 pub mod monitor_link;
+pub mod parking;
+pub mod lots;
+pub mod persistence;
 pub mod policy;
+pub mod recovery;
+pub mod restore;
+pub mod revocation;
 pub mod broker;
 pub mod places;
 pub mod memory_lease;
@@ -22,7 +28,7 @@ mod streams;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sockbroker_proto::api::session::RequestId;
@@ -38,6 +44,7 @@ use crate::quota::closing::Length;
 use crate::quota::{Reservation, Share, User};
 use crate::session::finished::{CallOutcome, Finished, KeptAnswer, LastCalls};
 use crate::session::lookups::Lookups;
+use crate::session::parking::Persistence;
 use crate::session::restriction::SessionRestriction;
 use crate::session::tasks::Tasks;
 use crate::session::token::{KnownToken, Token};
@@ -46,11 +53,6 @@ use crate::table::entry::Entry;
 use crate::table::stream::Stream;
 use crate::table::timeout::{Timeout, TimeoutCell};
 use crate::table::{Resource, Table};
-use sockbroker_policy::Policy;
-use sockbroker_policy::action::Create;
-use sockbroker_policy::question::Question;
-use sockbroker_policy::rights::Rights;
-use sockbroker_policy::verb::Verb;
 
 /// More handles are closed on a thread.
 const CLOSED_AT_ONCE: usize = 64;
@@ -77,6 +79,8 @@ pub struct Session {
     tasks: Tasks,
     /// The number of its channels.
     channels: Arc<AtomicU64>,
+    /// Where its handles lie, if it outlives this process.
+    persistence: OnceLock<Persistence>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +135,7 @@ impl Session {
             ended: Notify::new(),
             tasks: Tasks::default(),
             channels: Arc::default(),
+            persistence: OnceLock::new(),
         }
     }
 
@@ -175,7 +180,19 @@ impl Session {
         if self.is_closed() {
             return Err(OpError::Session("the session is closed"));
         }
-        table.insert(resource, self.limits.handles).map_err(|_full| self.too_many_handles())
+        let entry = match &resource {
+            Resource::Socket(entry) => Some(entry.clone()),
+            Resource::Stream(_) => None,
+        };
+        let handle =
+            table.insert(resource, self.limits.handles).map_err(|_full| self.too_many_handles())?;
+        if let Some((persistence, entry)) = self.persistence.get().zip(entry)
+            && let Err(error) = persistence.add(&self.owner(), &table, handle, &entry)
+        {
+            table.remove(handle);
+            return Err(error);
+        }
+        Ok(handle)
     }
 
     fn too_many_handles(&self) -> OpError {
@@ -217,7 +234,12 @@ impl Session {
     /// Removes what a handle names; the handle is void from then on. Dropping the result closes the socket
     /// or ends the stream.
     pub fn remove(&self, handle: Handle) -> OpResult<Resource> {
-        let removed = self.table().remove(handle).ok_or(OpError::Handle(handle))?;
+        let mut table = self.table();
+        let removed = table.remove(handle).ok_or(OpError::Handle(handle))?;
+        if let Some(persistence) = self.persistence.get() {
+            persistence.remove(self.number, handle);
+        }
+        drop(table);
         if let Resource::Socket(entry) = &removed {
             entry.channels.end(ChannelEnd::Closed);
         }
@@ -242,39 +264,6 @@ impl Session {
     /// The tasks of its streams.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
-    }
-
-    /// Ends the sockets and streams that a policy does not grant, and the calls that wait on them. Returns
-    /// how many it ended.
-    pub fn revoke(&self, policy: &Policy) -> usize {
-        let rights = policy.select(self.principal.subject(), self.restrictions());
-        let resources = self.table().resources().into_iter();
-        let gone: Vec<_> =
-            resources.filter(|(_, resource)| !is_granted(&rights, resource)).collect();
-        for (handle, resource) in &gone {
-            match resource {
-                Resource::Socket(entry) => {
-                    entry.channels.end(ChannelEnd::Revoked);
-                    entry.end();
-                }
-                Resource::Stream(stream) => stream.revoke(),
-            }
-            // A call may have removed it meanwhile.
-            drop(self.remove(*handle));
-        }
-        gone.len()
-    }
-}
-
-fn is_granted(rights: &Rights, resource: &Resource) -> bool {
-    match resource {
-        Resource::Socket(entry) => {
-            let socket = entry.actual();
-            let adopt = Question::about(Verb::Adopt, socket);
-            let rights = rights.within(entry.place());
-            rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
-        }
-        Resource::Stream(stream) => stream.is_granted(rights),
     }
 }
 
@@ -346,7 +335,10 @@ impl Session {
         self.ended.notify_waiters();
         // Each keeps its network namespace in existence.
         let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
-        for entry in elsewhere.into_iter().flatten() {
+        for (handle, entry) in elsewhere.into_iter().flatten() {
+            if let Some(persistence) = self.persistence.get() {
+                persistence.remove(self.number, handle);
+            }
             entry.channels.end(ChannelEnd::Session);
             entry.end();
         }
@@ -371,6 +363,9 @@ impl Session {
         let mut table = self.table();
         self.closed.store(true, Ordering::Release);
         let resources = std::mem::take(&mut *table);
+        if let Some(persistence) = self.persistence.get() {
+            persistence.end(self.number);
+        }
         drop(table);
         resources.end_channels(ChannelEnd::Session);
         // Thousands of closes take long even if none of them waits.

@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sockbroker_monitor::claim::Claim;
-use sockbroker_monitor::message::{Caller, MemoryLimit, Query, SessionLimit};
+use sockbroker_monitor::message::{
+    Caller, MemoryLimit, PersistRefusal, Persisted, Query, SessionLimit,
+};
 use sockbroker_policy::subject::{RemoteIdentity, Subject};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -37,8 +39,21 @@ pub enum MonitorRequest {
     StartCaller(oneshot::Sender<Started>),
     /// Starts the process that reads captures.
     StartReader(oneshot::Sender<captures::Started>),
+    /// About a kept session.
+    Kept(KeptRequest),
     /// What all other workers answer.
     QueryOthers(Query, oneshot::Sender<QueryResults>),
+}
+
+/// What a worker asks of the monitor about sessions that outlive it.
+#[derive(Debug)]
+pub enum KeptRequest {
+    /// Keeps a session with this linger for the next worker: its number, and what the monitor keeps of it.
+    Persist((u64, u64), Vec<u8>, oneshot::Sender<Result<Persisted, PersistRefusal>>),
+    /// Notes what a kept session gave up.
+    Restricted(u64, Vec<u8>, oneshot::Sender<()>),
+    /// A kept session has ended.
+    Over(u64),
 }
 
 /// What the other workers answered.
@@ -147,6 +162,30 @@ impl MonitorLink {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::QueryOthers(query, sender));
         result.await.map_err(|_ended| ended())
+    }
+
+    /// Keeps a session for the next worker.
+    pub(super) async fn persist(
+        &self,
+        session: u64,
+        linger: u64,
+        facts: Vec<u8>,
+    ) -> OpResult<Result<Persisted, PersistRefusal>> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::Kept(KeptRequest::Persist((session, linger), facts, sender)));
+        result.await.map_err(|_ended| ended())
+    }
+
+    /// Notes what a kept session gave up.
+    pub(super) async fn restricted(&self, session: u64, text: Vec<u8>) -> OpResult<()> {
+        let (sender, result) = oneshot::channel();
+        self.send(MonitorRequest::Kept(KeptRequest::Restricted(session, text, sender)));
+        result.await.map_err(|_ended| ended())
+    }
+
+    /// Reports the end of a kept session.
+    pub(super) fn session_over(&self, session: u64) {
+        self.send(MonitorRequest::Kept(KeptRequest::Over(session)));
     }
 
     /// Starts the process that acts as the caller.

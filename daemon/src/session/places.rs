@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering;
 
 use sockbroker_monitor::message::SessionLimit;
 
-use crate::error::OpResult;
-use crate::session::broker::Broker;
+use crate::config::limits::size;
+use crate::error::{OpError, OpResult};
+use crate::principal::Principal;
+use crate::session::broker::{Broker, Sessions};
 
 /// The number of sessions that a worker asks for at a time, and that it keeps unused.
 const LEASE: u64 = 16;
@@ -66,5 +68,45 @@ impl Broker {
         self.leased_sessions.fetch_sub(unused, Ordering::Relaxed);
         drop(sessions);
         unused
+    }
+}
+
+/// The limits on sessions.
+impl Broker {
+    /// The limit in all for a user: `most`, and for root and the broker's own user also what is reserved
+    /// for them.
+    pub fn limit_in_all(&self, uid: u32, most: u64, reserved: u64) -> u64 {
+        let (policy, _) = self.policy.current();
+        if policy.is_owner(uid) { most.saturating_add(reserved) } else { most }
+    }
+
+    pub(super) fn check_session_limits(
+        &self,
+        sessions: &Sessions,
+        principal: &Principal,
+    ) -> OpResult<()> {
+        let limits = &self.limits;
+        let uid = principal.subject().uid;
+        let room = match self.monitor() {
+            Some(_) => self.leased_sessions.load(Ordering::Relaxed),
+            None => self.limit_in_all(uid, limits.sessions, limits.sessions_reserved),
+        };
+        if sessions.opened.len() >= size(room) {
+            return Err(self.too_many_sessions());
+        }
+        let key = principal.key();
+        let own = sessions.opened.values().filter(|session| session.principal().key() == key);
+        if own.count() >= size(limits.sessions_per_user) {
+            return Err(self.too_many_sessions_of_user());
+        }
+        Ok(())
+    }
+
+    fn too_many_sessions(&self) -> OpError {
+        OpError::Limit { name: "sessions", value: self.limits.sessions }
+    }
+
+    fn too_many_sessions_of_user(&self) -> OpError {
+        OpError::Limit { name: "sessions_per_user", value: self.limits.sessions_per_user }
     }
 }

@@ -4,31 +4,28 @@
 //! `MSG_WAITALL` had taken, counters, and streams. Options, queues and addresses stay with the kernel.
 //! Whether answers carry attachments is a property of a connection, which asks for it when it attaches.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sockbroker_proto::handle::Handle;
+use sockbroker_proto::api::admin::Maker;
 use sockbroker_sys::socket;
 
-use crate::config::limits::Limits;
 use crate::descriptor::Descriptor;
-use crate::error::OpError;
 use crate::principal::Principal;
 use crate::quota::kernel_memory::{KernelMemory, Slot};
 use crate::quota::{Share, User};
-use crate::session::Session;
-use crate::session::restriction::{RestrictionText, SessionRestriction};
-use crate::session::token::{KnownToken, TokenHash};
+use crate::session::restriction::RestrictionText;
+use crate::session::token::TokenHash;
+use crate::table::Numbers;
 use crate::table::claims::{Claim, Claimed, Claims};
 use crate::table::ends::{Bound, Choices, Ends};
 use crate::table::entry::Entry;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
-use crate::table::{Numbers, Resource, Table, UnknownHandle};
 use sockbroker_policy::place::{Other, Place};
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_policy::subject::{RemoteIdentity, Subject};
@@ -101,6 +98,47 @@ pub struct SocketRecord {
     pub rcvall: Option<RcvallState>,
     /// Kernel memory that its options take, in bytes.
     pub kernel_memory: BTreeMap<Slot, u64>,
+    /// The request that made the handle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Option<Maker>,
+}
+
+/// What the lots have of a session in addition to its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionState {
+    /// The first generation that no handle has. It is ahead of the handles that were given out, so that it changes
+    /// rarely.
+    pub generation: u64,
+    /// `setdefaulttimeout`.
+    pub default_timeout: Timeout,
+}
+
+/// What the monitor keeps of a session, and the worker cannot change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionFacts {
+    pub token: TokenHash,
+    /// What it gave up, oldest first.
+    pub restrictions: Vec<RestrictionText>,
+    /// The path of the control group of its principal.
+    pub cgroup: Option<String>,
+    pub unit: Option<String>,
+}
+
+/// JSON of a part of a record.
+pub(super) fn encode<T: Serialize>(part: &T) -> Result<Vec<u8>, RecordError> {
+    Ok(serde_json::to_vec(&Versioned { version: VERSION, session: part })?)
+}
+
+/// Reads a part of a record. One of a newer broker is refused by its version.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    let Version { version } = serde_json::from_slice(bytes)?;
+    if version > VERSION {
+        return Err(RecordError::Newer { found: version });
+    }
+    let read: Versioned<T> = serde_json::from_slice(bytes)?;
+    Ok(read.session)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,17 +232,12 @@ struct Version {
 
 impl SessionRecord {
     pub fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec(&Versioned { version: VERSION, session: self })?)
+        encode(self)
     }
 
     /// Reads the bytes of a record.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
-        let Version { version } = serde_json::from_slice(bytes)?;
-        if version > VERSION {
-            return Err(RecordError::Newer { found: version });
-        }
-        let read: Versioned<Self> = serde_json::from_slice(bytes)?;
-        Ok(read.session)
+        decode(bytes)
     }
 }
 
@@ -263,7 +296,7 @@ impl FanoutRecord {
 }
 
 impl SocketRecord {
-    fn of(entry: &Entry, duplicate_of: Option<u64>) -> Self {
+    pub(super) fn of(entry: &Entry, duplicate_of: Option<u64>) -> Self {
         let known = entry.ends.known();
         let fanout = known.fanout.as_ref();
         Self {
@@ -278,11 +311,12 @@ impl SocketRecord {
             fanout: fanout.and_then(FanoutRecord::of),
             rcvall: entry.rcvall.as_ref().map(|rcvall| rcvall.state().clone()),
             kernel_memory: entry.kernel_memory().amounts(),
+            maker: entry.maker.get().cloned(),
         }
     }
 
     /// Rebuilds the socket. `original` is the one that it is a duplicate of.
-    fn restore(
+    pub(super) fn restore(
         self,
         descriptor: OwnedFd,
         original: Option<&Entry>,
@@ -300,6 +334,10 @@ impl SocketRecord {
         let place = self.network.map_or(Place::Broker, Place::from);
         let mut entry = entry.of_kind(actual).of_place(place);
         entry.set_inheritable(self.inheritable);
+        if let Some(maker) = self.maker {
+            // A new entry has none.
+            drop(entry.maker.set(maker));
+        }
         if let Some(original) = original {
             entry.share_with(original);
             return entry;
@@ -324,80 +362,3 @@ impl SocketRecord {
         entry
     }
 }
-
-/// What a session needs of the broker that restores it.
-#[derive(Debug, Clone, Copy)]
-pub struct Restored<'a> {
-    /// The limits in force. They apply to what the session opens later.
-    pub limits: &'a Limits,
-    /// Its principal's use of the limits.
-    pub user: &'a Arc<User>,
-    /// The fan-out groups of all principals.
-    pub claims: &'a Claims,
-}
-
-impl Session {
-    /// Writes the state of the session.
-    pub fn record(&self) -> SessionRecord {
-        let mut originals: HashMap<usize, u64> = HashMap::new();
-        let sockets = self.entries().into_iter().map(|(handle, entry)| {
-            let handle = handle.number();
-            let first = *originals.entry(entry.ends.identity()).or_insert(handle);
-            (handle, SocketRecord::of(&entry, (first != handle).then_some(first)))
-        });
-        let sockets = sockets.collect();
-        let numbers = self.table().numbers();
-        let state = self.state();
-        SessionRecord {
-            session: self.number,
-            owner: OwnerRecord::from(&self.principal),
-            token: state.token.as_ref().map(KnownToken::hash),
-            restrictions: state.restrictions.iter().map(|one| one.text().clone()).collect(),
-            default_timeout: self.default_timeout.get(),
-            linger: state.linger,
-            numbers,
-            sockets,
-        }
-    }
-
-    /// Rebuilds the session of a record, with the descriptors of its sockets by handle. A socket without its
-    /// descriptor is closed: its handle is void.
-    pub fn restore(
-        record: SessionRecord,
-        mut descriptors: HashMap<u64, OwnedFd>,
-        broker: Restored<'_>,
-    ) -> Result<Self, RecordError> {
-        let Restored { limits, user, claims } = broker;
-        let session = Self::new(record.session, &record.owner.into(), limits);
-        let mut restored: BTreeMap<u64, Arc<Entry>> = BTreeMap::new();
-        let mut open = Vec::with_capacity(record.sockets.len());
-        for (number, socket) in record.sockets {
-            let Some(descriptor) = descriptors.remove(&number) else { continue };
-            let handle = Handle::new(number).ok_or(RecordError::Handle(number))?;
-            let original = socket.duplicate_of.and_then(|first| restored.get(&first));
-            let entry =
-                Arc::new(socket.restore(descriptor, original.map(|one| &**one), user, claims));
-            restored.insert(number, entry.clone());
-            open.push((handle, Resource::Socket(entry)));
-        }
-        let table = Table::resume(record.numbers, open);
-        let table = table.map_err(|UnknownHandle(handle)| RecordError::Handle(handle.number()))?;
-        let restrictions = record.restrictions.into_iter().map(|text| {
-            let fail = |error: OpError| RecordError::Restriction(format!("{error:?}"));
-            SessionRestriction::restore(text, user).map_err(fail)
-        });
-        session.set_restrictions(restrictions.collect::<Result<_, _>>()?);
-        *session.table() = table;
-        session.default_timeout.set(record.default_timeout);
-        session.opened.store(record.token.is_some(), Ordering::Release);
-        {
-            let mut state = session.state();
-            state.linger = record.linger;
-            state.token = record.token.map(KnownToken::Hashed);
-        }
-        Ok(session)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -3,8 +3,10 @@
 use std::future::pending;
 use std::net::Ipv4Addr;
 
+use sockbroker_policy::Policy;
 use sockbroker_policy::file::read;
 use sockbroker_policy::place::Place;
+use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::address::Address;

@@ -38,13 +38,13 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
     log::start(filter);
     let configuration = sealed_file(from)?;
-    let passed = service::listening_sockets()?;
+    let passed = service::passed_descriptors()?;
     let listeners = remote::listeners(&config.remote, passed.remote)?;
     let files = PolicyFiles(policy_arguments(args, &config.remote, !listeners.is_empty()));
     let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
     let fitted = fitted_limits(config);
     let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
-    let Bound { listener, path } = endpoint(args, config, passed.control)?;
+    let Bound { listener, path } = endpoint(args, config, passed.listener)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
     if policy.reaches_networks {
@@ -68,11 +68,9 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let name = path.as_ref().map_or("passed by systemd".to_owned(), listen::BoundPath::name);
     let host =
         Service::new(name, audit, config).map_err(|error| system("start the audit", &error))?;
-    let activated = path.is_none();
-    let limits = limits(&fitted);
     let settings = Settings {
         listener,
-        limits,
+        limits: limits(&fitted),
         configuration,
         policy,
         opener,
@@ -80,7 +78,10 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         warns_of_lost_capabilities: config.confine.capabilities,
         worker_ids,
         files,
-        activated,
+        activated: path.is_none(),
+        discarded: passed.unknown,
+        stored: passed.stored,
+        service_manager: service::store(),
     };
     let monitor = Monitor::new(settings, signals, host)
         .map_err(|error| system("start the monitor", &error))?;
@@ -155,6 +156,13 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         sessions_per_user: limits.sessions_per_user,
         kernel_bytes: limits.kernel_bytes_in_all,
         kernel_bytes_per_user: limits.kernel_bytes_per_user,
+        persistent_sessions: limits.persistent_sessions_in_all,
+        persistent_sessions_per_user: limits.persistent_sessions_per_user,
+        persistent_handles: limits.persistent_handles_in_all,
+        persistent_handles_per_user: limits.persistent_handles_per_user,
+        restrictions: limits.restrictions,
+        restriction_bytes: limits.restriction_bytes_per_user,
+        reattach: Duration::from_secs(limits.reattach_seconds),
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,

@@ -102,12 +102,12 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
 
 /// The control socket that systemd passed.
 fn passed_socket(args: &Args) -> Result<Option<OwnedFd>, StartError> {
-    let passed = service::listening_sockets()?;
-    if !args.stdio && !passed.remote.is_empty() {
+    let (control, remote) = service::listening_sockets()?;
+    if !args.stdio && !remote.is_empty() {
         let text = "systemd passed a socket for remote clients, which are served only by workers: remove processes.workers = false";
         return Err(StartError::Listen(text.to_owned()));
     }
-    Ok(passed.control)
+    Ok(control)
 }
 
 /// Checks the files of remote access, if it is on.

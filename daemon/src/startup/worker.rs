@@ -1,5 +1,8 @@
 //! A worker: serves the connections that the monitor passes, all of one principal.
 
+mod kept;
+mod started;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,8 +13,8 @@ use std::time::{Duration, Instant};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Beginning, Build, Caller, CallerRefusal, MonitorChannel, Query, ReaderRefusal, ToMonitor,
-    ToWorker,
+    Beginning, Build, Caller, MonitorChannel, PersistRefusal, Persisted, Query, ReaderRefusal,
+    ToMonitor, ToWorker,
 };
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
@@ -56,7 +59,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
-    let Beginning { generation, first_number, activated, id, caller, remote } = beginning;
+    let Beginning { generation, first_number, epoch, activated, id, caller, remote } = beginning;
     let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
     let mut config = config::parse(Path::new("configuration"), &text)?;
     capability::clear_bounding().map_err(|error| fail(&error))?;
@@ -99,7 +102,7 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let mut broker = Broker::new(policy, config.limits)
         .running_as(Process { activated, ..process })
         .reloading(NextPolicy::Monitor(link.clone()), generation)
-        .numbering_from(first_number)
+        .numbering_from(first_number, epoch)
         .auditing(audit)
         .with_opener(opener);
     broker.callers = callers;
@@ -146,6 +149,8 @@ async fn serve(
         callers: HashMap::new(),
         readers: HashMap::new(),
         queries: HashMap::new(),
+        persists: HashMap::new(),
+        restrictions: HashMap::new(),
     };
     let broken = follower.broker.opener.as_ref().map(|(opener, _)| opener.clone());
     let broken = async {
@@ -197,6 +202,8 @@ struct Follower {
     claims: HashMap<u64, (Claim, oneshot::Sender<bool>)>,
     callers: HashMap<u64, oneshot::Sender<Started>>,
     readers: HashMap<u64, oneshot::Sender<captures::Started>>,
+    persists: HashMap<u64, oneshot::Sender<Result<Persisted, PersistRefusal>>>,
+    restrictions: HashMap<u64, oneshot::Sender<()>>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }
@@ -305,9 +312,11 @@ impl Follower {
             ToWorker::ReaderRefused { request, refusal } => {
                 self.reader_started(request, Err(refusal));
             }
+            ToWorker::Kept(message) => self.handle_kept(message, descriptors)?,
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
             ToWorker::Stop => {
                 let drain = Duration::from_secs(self.broker.limits.drain_seconds);
+                self.broker.begin_stop();
                 self.switch.begin(drain);
                 tracing::info!("shutting down: accepting no new calls");
             }
@@ -342,35 +351,6 @@ impl Follower {
         let policy = read_sealed_policy(&memory).map_err(io::Error::other)?;
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
-    }
-
-    /// Passes the answer to a request for a process that acts as the caller. Without a reason, the channels are lost.
-    fn caller_started(
-        &mut self,
-        request: u64,
-        ends: Option<(OwnedFd, OwnedFd)>,
-        refusal: Option<CallerRefusal>,
-    ) {
-        let started: Started = ends.ok_or(refusal.unwrap_or(CallerRefusal::Failed(libc::EMFILE)));
-        if let Some(sender) = self.callers.remove(&request) {
-            // Without the call that needs it, the process ends.
-            drop(sender.send(started));
-        }
-    }
-
-    /// Passes the answer to a request for the process that reads captures.
-    fn reader_started(&mut self, request: u64, started: captures::Started) {
-        // Without the call that needs it, the process ends.
-        drop(self.readers.remove(&request).map(|sender| sender.send(started)));
-    }
-
-    /// Passes the answer to a claim to the call that made it. A call that was cancelled gives the claim back.
-    fn claimed(&mut self, request: u64, granted: bool) -> io::Result<()> {
-        let Some((claim, sender)) = self.claims.remove(&request) else { return Ok(()) };
-        if sender.send(granted).is_err() && granted && !self.broker.claims.has(claim) {
-            self.send(ToMonitor::Unclaim { claim }, None)?;
-        }
-        Ok(())
     }
 
     /// Adds the answer of another worker, which may have sent anything: also a socket whose close waits.
@@ -421,6 +401,7 @@ impl Follower {
                 self.readers.insert(number, sender);
                 self.send(ToMonitor::StartReader { request: number }, None)
             }
+            MonitorRequest::Kept(request) => self.request_kept(number, request),
             MonitorRequest::QueryOthers(query, sender) => {
                 self.queries.insert(number, (QueryResults::default(), 0, sender));
                 self.send(ToMonitor::QueryOthers { request: number, query }, None)

@@ -64,6 +64,11 @@ impl Ends {
         Arc::as_ptr(&self.0).addr()
     }
 
+    /// Whether another entry shares it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Locks the parts.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         // Each field is set in one statement, so a panic of another call does not spoil them.

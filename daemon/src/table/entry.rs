@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sockbroker_policy::place::Place;
+use sockbroker_proto::api::admin::Maker;
 use sockbroker_sys::socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -48,6 +49,8 @@ pub struct Entry {
     /// Its ends, shared with duplicates.
     pub ends: Ends,
     pub channels: Channels,
+    /// The request that made its handle.
+    pub maker: OnceLock<Maker>,
     began: Instant,
 }
 
@@ -81,6 +84,7 @@ impl Entry {
             rcvall: None,
             ends: Ends::default(),
             channels: Channels::default(),
+            maker: OnceLock::new(),
             began: Instant::now(),
         }
     }
@@ -183,7 +187,7 @@ impl Entry {
         self.shared.clone()
     }
 
-    pub(super) fn descriptor(&self) -> &Arc<Descriptor> {
+    pub fn descriptor(&self) -> &Arc<Descriptor> {
         self.shared.descriptor()
     }
 

@@ -50,6 +50,8 @@ pub struct Table {
     /// Oldest first, so that a slot is used again as late as possible.
     free: VecDeque<u32>,
     open: usize,
+    /// How many generations a new slot skips: those that an earlier table may have given out.
+    skipped: u32,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,17 @@ pub struct Numbers {
     pub slots: u32,
     /// The first generation that no slot has given out.
     pub generation: u64,
+}
+
+/// The generation of a handle.
+pub fn generation(handle: Handle) -> u64 {
+    handle.number() >> INDEX_BITS
+}
+
+/// The number of slots of a table with these handles.
+pub fn slots(handles: impl Iterator<Item = u64>) -> u32 {
+    let index = |handle: u64| u32::try_from(handle & ((1 << INDEX_BITS) - 1)).unwrap_or_default();
+    handles.map(|handle| index(handle) + 1).max().unwrap_or_default()
 }
 
 /// A handle that no table with these numbers has given out, or that names two things.
@@ -126,7 +139,8 @@ impl Table {
             return Err(TableFull);
         }
         let index = u32::try_from(self.slots.len()).map_err(|_error| TableFull)?;
-        self.slots.push(Slot { generation: 1, resource: None });
+        let generation = self.skipped.checked_add(1).ok_or(TableFull)?;
+        self.slots.push(Slot { generation, resource: None });
         Ok(index)
     }
 
@@ -177,13 +191,13 @@ impl Table {
     }
 
     /// Removes the sockets of other network namespaces than the broker's own.
-    pub fn take_elsewhere(&mut self) -> Vec<Arc<Entry>> {
+    pub fn take_elsewhere(&mut self) -> Vec<(Handle, Arc<Entry>)> {
         let mut taken = Vec::new();
         for (handle, resource) in self.resources() {
             match resource {
                 Resource::Socket(entry) if *entry.place() != Place::Broker => {
                     self.remove(handle);
-                    taken.push(entry);
+                    taken.push((handle, entry));
                 }
                 Resource::Socket(_) | Resource::Stream(_) => {}
             }
@@ -219,7 +233,8 @@ impl Table {
             None | Some(_) => u64::from(slot.generation) + 1,
         };
         let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        Numbers { slots, generation: self.slots.iter().map(next).max().unwrap_or(1) }
+        let first = u64::from(self.skipped) + 1;
+        Numbers { slots, generation: self.slots.iter().map(next).fold(first, u64::max) }
     }
 
     /// A table with these handles open, which gives out none that a table with these numbers gave out.
@@ -231,6 +246,8 @@ impl Table {
         // Slots without a generation left stay unused.
         let next = u32::try_from(numbers.generation).ok();
         let generation = next.unwrap_or(u32::MAX);
+        // Slots beyond these may have been given out too.
+        table.skipped = generation.max(1) - 1;
         let slots = (numbers.slots as usize).min(MAX_SLOTS);
         table.slots.resize_with(slots, || Slot { generation, resource: None });
         for (handle, resource) in open {

@@ -13,12 +13,19 @@ const FIRST: RawFd = 3;
 /// Whether the descriptors were taken: each must have one owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec, each with its name of `$LISTEN_FDNAMES`
-/// (`FileDescriptorName=`), which is empty without one; an empty list if
+/// A descriptor that the service manager passed.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its name in `$LISTEN_FDNAMES`: of its socket unit, or with which it was stored. Empty without one.
+    pub name: String,
+    pub descriptor: OwnedFd,
+}
+
+/// The descriptors that `$LISTEN_FDS` counts, in order and close-on-exec; an empty list if
 /// `$LISTEN_PID` is another process, and at every call after the first.
 ///
 /// `InvalidData` for variables that are not numbers, `EBADF` for a descriptor that is not open.
-pub fn take_listen_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
+pub fn take_listen_descriptors() -> io::Result<Vec<Passed>> {
     let Some(count) = listen_count()? else {
         return Ok(Vec::new());
     };
@@ -26,9 +33,13 @@ pub fn take_listen_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
         return Ok(Vec::new());
     }
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':').map(str::to_owned);
+    // A name has no colon (`sd_pid_notify_with_fds(3)`).
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
     let numbers = FIRST..FIRST.saturating_add(count);
-    numbers.map(|number| Ok((take(number)?, names.next().unwrap_or_default()))).collect()
+    numbers
+        .zip(names)
+        .map(|(number, name)| Ok(Passed { name, descriptor: take(number)? }))
+        .collect()
 }
 
 /// The number of descriptors that were passed to this process.

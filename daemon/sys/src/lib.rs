@@ -25,7 +25,9 @@
     reason = "this crate converts descriptor numbers into owned descriptors"
 )]
 
+pub mod lot;
 pub mod record;
+pub mod service_manager;
 pub mod stream;
 pub mod interface;
 pub mod packet;

@@ -40,6 +40,26 @@ pub fn receive_stream(
     reserve: usize,
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> io::Result<Received> {
+    receive_with(fd, buffer, reserve, descriptors, 0)
+}
+
+/// [`receive_stream`] that leaves the bytes in the queue (`MSG_PEEK`, `recv(2)`): the descriptors are copies.
+pub(crate) fn peek_stream(
+    fd: BorrowedFd<'_>,
+    buffer: &mut BytesMut,
+    reserve: usize,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<Received> {
+    receive_with(fd, buffer, reserve, descriptors, libc::MSG_PEEK)
+}
+
+fn receive_with(
+    fd: BorrowedFd<'_>,
+    buffer: &mut BytesMut,
+    reserve: usize,
+    descriptors: &mut VecDeque<OwnedFd>,
+    further_flags: i32,
+) -> io::Result<Received> {
     let reserve = reserve.max(1);
     buffer.reserve(reserve);
     let mut bytes =
@@ -50,7 +70,7 @@ pub fn receive_stream(
         (&raw mut bytes, 1),
         (control.as_mut_ptr().cast(), CONTROL_SIZE),
     );
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | further_flags;
     let n = retry(|| {
         // SAFETY: `header` points to `bytes`, `control` and, through `bytes`, to `reserve` bytes of
         // spare capacity of `buffer`; all live for the call and are written within their lengths.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Generation;
+use super::session::{Persistence, RequestId};
 use crate::address::AddressValue;
 use crate::handle::Handle;
 
@@ -28,8 +29,22 @@ pub struct HandleInfo {
     pub peer: AddressValue,
     /// Whether the socket listens.
     pub listening: bool,
-    /// Seconds since the broker received or created the socket.
+    /// Seconds since the broker received or created the socket; after the end of the process that served the session,
+    /// since its recovery.
     pub age: f64,
+    /// The request that made the handle; absent for a handle of `session.clone`. After the loss of a connection, it
+    /// identifies the result of a request whose response was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Option<Maker>,
+}
+
+/// The request that made a handle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Maker {
+    /// The connection, as `call.resolve` names it.
+    pub connection: u64,
+    /// The request's id.
+    pub request: RequestId,
 }
 
 /// A session of the broker.
@@ -52,6 +67,9 @@ pub struct SessionSummary {
     pub linger: f64,
     /// Seconds since the session began.
     pub age: f64,
+    /// What it outlives; absent if it was not opened with `persist`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persist: Option<Persistence>,
 }
 
 /// The caller's own handles.

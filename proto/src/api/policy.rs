@@ -172,7 +172,7 @@ pub trait Restrict {
     /// or the request must match a filter. Without both the session can only inspect its own sockets.
     /// A connection cannot leave a session that has dropped rights.
     #[method(name = "restrict")]
-    fn restrict(
+    async fn restrict(
         &self,
         /// The names of rules that continue to grant.
         rules: Option<Vec<String>>,

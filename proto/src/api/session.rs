@@ -28,6 +28,25 @@ pub struct Opened {
     pub protocol: u32,
     /// The version of the broker.
     pub version: String,
+    /// The number of the process that serves the session. Where `session.attach` returns another number than before,
+    /// that process has ended: calls that were in progress are lost, and handles remain those of a session that was
+    /// opened with `persist`.
+    #[serde(default)]
+    pub epoch: u64,
+    /// What the session and its handles outlive; absent if it was not opened with `persist`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persist: Option<Persistence>,
+}
+
+/// What a session and its handles outlive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Persistence {
+    /// The end of the process that serves the session, but not that of the service: no service manager confirms that
+    /// it keeps sockets.
+    Worker,
+    /// The end of the service: its restart, its upgrade, and a crash.
+    Service,
 }
 
 /// Information about the caller and its session.
@@ -103,6 +122,8 @@ pub enum CallState {
     Cancelled,
     /// It was answered; the response is in `answer`.
     Answered,
+    /// The process that served it has ended. Whether the call took effect is not known.
+    Interrupted,
 }
 
 /// The identifier of a request: a number or a string.
@@ -143,6 +164,10 @@ pub trait Session {
         /// Whether responses on this connection may have descriptors. A client behind a relay sends false, because a
         /// relay drops them; this takes effect even if the policy refuses the session.
         descriptors: Option<bool>,
+        /// Whether the session and its sockets outlive the process that serves them: then they wait for
+        /// `session.attach`, at most the limit `reattach_seconds` or the session's `linger`. Streams, calls in progress
+        /// and kept responses are lost. Requires the grant `persist`; not with `rules` or `filters`.
+        persist: Option<bool>,
     ) -> RpcResult<Opened>;
 
     /// Moves this connection into an open session of the same user.

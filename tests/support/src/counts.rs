@@ -5,6 +5,8 @@ const FULL: &str = "SOCKBROKER_FULL_COUNTS";
 
 /// Crashes of one worker.
 pub const CRASHES: Count = Count { usual: 40, full: 2000 };
+/// Crashes of the broker and its workers under a client with a persistent session.
+pub const RESTARTS: Count = Count { usual: 60, full: 10_000 };
 /// Generations of the policy.
 pub const GENERATIONS: Count = Count { usual: 8, full: 100 };
 /// Principals that are served at the same time.

@@ -23,7 +23,7 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/sys/src/lib.rs",
-        "record stream interface packet ring ioctl filter unix_file message namespace socket credentials control
+        "lot record service_manager stream interface packet ring ioctl filter unix_file message namespace socket credentials control
          option databases resolver identity child prompt_close events timer sealed peer poll process file capability
          privileges refused activation accounts host address call testing",
     ),
@@ -63,7 +63,8 @@ const KNOWN_BY: &[(&str, &str)] = &[
         "sockbroker_sys",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli client/launcher
          daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
-         daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/error.rs daemon/src/rpc/error.rs
+         daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/session/lots.rs
+         daemon/src/error.rs daemon/src/rpc/error.rs
          daemon/monitor daemon/gateway/src",
     ),
     ("domain", "daemon/src/network/stub.rs"),

@@ -138,6 +138,13 @@ fn sessions_lists_all_sessions() {
         let row = |line: &&str| line.split_whitespace().next() == Some(&number.to_string());
         let row = output.lines().find(row).expect("the session");
         assert!(row.contains("implicit"), "{row}");
+        let mut kept = broker.lsp();
+        kept.call("session.open", json!({ "persist": true })).result();
+        let kept = kept.call("session.info", json!([])).result()["session"].to_string();
+        let output = run_at(&broker, &["sessions"]).success();
+        let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let row = output.lines().map(cells).find(|cells| cells.first() == Some(&kept)).unwrap();
+        assert_eq!(row[2..4], ["opened", "worker"]);
         let output = run_at(&broker, &["sessions", "--json"]).json();
         let found = output.as_array().unwrap().iter().find(|found| found["session"] == number);
         assert_eq!(found.unwrap()["handles"], 2);

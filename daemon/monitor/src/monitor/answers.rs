@@ -108,6 +108,7 @@ impl<H: Host> Monitor<H> {
             }
             ToMonitor::StartCaller { request } => self.start_caller(token, request),
             ToMonitor::StartReader { request } => self.start_reader(token, request),
+            ToMonitor::Kept(message) => self.answer_kept(token, message, descriptors),
             ToMonitor::Idle { taken } => self.end_idle(token, taken),
         }
     }

@@ -123,11 +123,15 @@ impl<H: Host> Monitor<H> {
         match refusal {
             Ok(token) => {
                 let cookie = self.report_connection(token, &connection);
-                if let Some(worker) = self.workers.get_mut(&token) {
-                    worker.cookies.extend(cookie.map(|cookie| (number, cookie)));
-                    worker.pass(number, connection);
-                    self.flush(token);
-                }
+                let Some(worker) = self.workers.get_mut(&token) else {
+                    // It was killed, because it did not take the lots of its principal.
+                    self.reaper.close_connection(connection);
+                    self.release(uid, 1);
+                    return Err("the broker cannot start a worker".to_owned());
+                };
+                worker.cookies.extend(cookie.map(|cookie| (number, cookie)));
+                worker.pass(number, connection);
+                self.flush(token);
                 Ok(())
             }
             Err(refusal) => {
@@ -190,8 +194,10 @@ impl<H: Host> Monitor<H> {
             None => self.policies.users.names.process_name("worker", uid),
         };
         let remote = identity.clone().map(|identity| (uid, identity));
+        let epoch = self.serial + 1;
+        let (id, serial) = (id, self.serial);
         let beginning =
-            Beginning { generation, first_number, activated, id: id_number, caller, remote };
+            Beginning { generation, first_number, epoch, activated, id: id_number, caller, remote };
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;
@@ -205,7 +211,8 @@ impl<H: Host> Monitor<H> {
             }
         };
         descriptors.extend(opening.iter().flatten().map(OwnedFd::as_fd));
-        let started = Worker::start((peer.clone(), id), &process, generation, &begin, &descriptors);
+        let started =
+            Worker::start((peer.clone(), serial, id), &process, generation, &begin, &descriptors);
         let started = started.and_then(|(worker, audit)| {
             match self.events.add(worker.channel.as_fd(), token) {
                 Ok(()) => Ok((worker, audit)),
@@ -230,6 +237,7 @@ impl<H: Host> Monitor<H> {
         self.workers.insert(token, worker);
         self.serving.insert(peer.clone(), token);
         self.host.audit(uid, name, audit);
+        self.give_lots(token, peer);
         Ok(token)
     }
 }

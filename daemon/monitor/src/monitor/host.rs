@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use sockbroker_sys::service_manager::ServiceManager;
+
 use super::gateway_link::RemoteSettings;
 use super::opener_link::OpenerLink;
 use super::policies::{PolicyFiles, ReadPolicy};
@@ -30,6 +32,12 @@ pub struct Settings {
     pub files: PolicyFiles,
     /// Whether the service manager made the socket.
     pub activated: bool,
+    /// What an earlier broker stored with the service manager, by name.
+    pub stored: Vec<(String, OwnedFd)>,
+    /// The service manager, and whether it states that it keeps descriptors.
+    pub service_manager: (Option<ServiceManager>, bool),
+    /// Descriptors to close, which may wait.
+    pub discarded: Vec<OwnedFd>,
 }
 
 /// The limits that the monitor applies.
@@ -48,6 +56,15 @@ pub struct Limits {
     /// Kernel memory of the options of all sockets, in bytes.
     pub kernel_bytes: u64,
     pub kernel_bytes_per_user: u64,
+    pub persistent_sessions: u64,
+    pub persistent_sessions_per_user: u64,
+    pub persistent_handles: u64,
+    pub persistent_handles_per_user: u64,
+    /// The restrictions of one session, and the bytes of those of one principal.
+    pub restrictions: u64,
+    pub restriction_bytes: u64,
+    /// How long kept sessions wait for a connection.
+    pub reattach: Duration,
     pub workers: u64,
     pub workers_per_user: u64,
     /// Starts of workers a second for one user.

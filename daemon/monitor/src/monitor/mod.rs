@@ -10,6 +10,7 @@ mod reload;
 mod opening;
 mod gateway;
 mod query;
+mod persist;
 mod state;
 mod arrivals;
 mod claims;
@@ -24,6 +25,8 @@ mod gateway_link;
 mod remote;
 mod worker;
 mod worker_ids;
+mod keep;
+mod store;
 mod opener_link;
 mod host;
 

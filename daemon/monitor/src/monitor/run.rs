@@ -54,6 +54,7 @@ impl<H: Host> Monitor<H> {
             OPENER => self.read_opener()?,
             GATEWAY => self.read_gateway(),
             token if self.workers.contains_key(&token) => self.receive(token),
+            token if self.barriers.contains_key(&token) => self.barrier_passed(token),
             token => self.arrived(token),
         }
         Ok(())
@@ -116,8 +117,9 @@ impl<H: Host> Monitor<H> {
         let stop = [self.kill_at, self.kill_unaware_at];
         let own = [self.accept_again, self.sweep_at, self.arrivals.next_deadline()];
         let others = [self.policies.deadline(), self.queries.deadline(), self.reaper.deadline()];
+        let lots = [self.lots_deadline()];
         let flushes = self.workers.values().map(|worker| worker.flush_at);
-        own.into_iter().chain(stop).chain(others).chain(flushes).flatten().min()
+        own.into_iter().chain(lots).chain(stop).chain(others).chain(flushes).flatten().min()
     }
 
     fn pass_deadlines(&mut self, now: Instant) {
@@ -149,6 +151,7 @@ impl<H: Host> Monitor<H> {
         self.policy_distributed(now);
         self.finish_queries(now);
         self.reaper.retry(now);
+        self.pass_lots_deadlines(now);
         self.kill_late_workers(now);
     }
 

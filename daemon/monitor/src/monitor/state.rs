@@ -16,12 +16,14 @@ use super::counters::Counters;
 use super::ended::{Ending, EndingProcesses};
 use super::gateway_link::Gateway;
 use super::host::{Host, Limits, Refusal, Settings};
+use super::keep::Kept;
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
 use super::queries::Queries;
 use super::readers::Readers;
 use super::remote::RemotePrincipals;
 use super::starts::Starts;
+use super::store::Store;
 use super::worker::Worker;
 use super::worker_ids::WorkerIds;
 use crate::channel::ChannelError;
@@ -69,6 +71,13 @@ pub struct Monitor<H> {
     pub(super) counters: Counters,
     pub(super) ending: EndingProcesses,
     pub(super) reaper: Reaper,
+    /// The lots of each principal that has persistent sessions.
+    pub(super) kept: HashMap<Credentials, Kept>,
+    pub(super) store: Store,
+    /// Whose lots the service manager is still to confirm.
+    pub(super) barriers: HashMap<u64, Credentials>,
+    /// The number of the next lots, for their name.
+    pub(super) next_lots: u64,
     pub(super) opener: Option<OpenerLink>,
     /// `None` if the broker serves no remote principals.
     pub(super) gateway: Option<Gateway>,
@@ -103,6 +112,8 @@ impl<H: Host> Monitor<H> {
     pub fn new(settings: Settings, signals: Signals, host: H) -> io::Result<Self> {
         let Settings { listener, limits, configuration, policy, files, activated, .. } = settings;
         let Settings { opener, warns_of_lost_capabilities, worker_ids, remote, .. } = settings;
+        let mut reaper = Reaper::default();
+        settings.discarded.into_iter().for_each(|descriptor| reaper.close(descriptor));
         let events = Events::new()?;
         socket::set_nonblocking(listener.as_fd(), true)?;
         events.add(listener.as_fd(), LISTENER)?;
@@ -110,7 +121,8 @@ impl<H: Host> Monitor<H> {
         if let Some(opener) = &opener {
             events.add(opener.channel.as_fd(), OPENER)?;
         }
-        Ok(Self {
+        let (service_manager, keeps) = settings.service_manager;
+        let mut monitor = Self {
             host,
             limits,
             activated,
@@ -131,7 +143,11 @@ impl<H: Host> Monitor<H> {
             claims: Claims::default(),
             counters: Counters::default(),
             ending: EndingProcesses::default(),
-            reaper: Reaper::default(),
+            reaper,
+            kept: HashMap::new(),
+            store: Store::new(service_manager, keeps),
+            barriers: HashMap::new(),
+            next_lots: 1,
             opener,
             gateway: remote.map(Gateway::new),
             remote: RemotePrincipals::default(),
@@ -143,7 +159,9 @@ impl<H: Host> Monitor<H> {
             sweep_at: None,
             kill_at: None,
             kill_unaware_at: None,
-        })
+        };
+        monitor.restore(settings.stored);
+        Ok(monitor)
     }
 
     pub(super) fn number(&mut self) -> u64 {
@@ -238,6 +256,9 @@ impl<H: Host> Monitor<H> {
             self.ending.add(ending);
         }
         self.claims.end_all(token);
+        if !self.serving.contains_key(&peer) {
+            self.leave_lots(&peer);
+        }
         self.queries.lost(token);
         self.finish_queries(Instant::now());
         self.policy_distributed(Instant::now());

@@ -39,6 +39,8 @@ pub(super) struct Worker {
     child: Child,
     pub(super) channel: WorkerChannel,
     peer: Credentials,
+    /// Its number, in the order of the starts of all workers.
+    pub(super) serial: u64,
     /// Its user id, if it is not the monitor's.
     id: Option<WorkerId>,
     state: State,
@@ -78,7 +80,7 @@ impl Worker {
 
     /// Starts a worker, and sends what it begins with. Returns also the pipe of its audit records.
     pub(super) fn start(
-        (peer, id): (Credentials, Option<WorkerId>),
+        (peer, serial, id): (Credentials, u64, Option<WorkerId>),
         name: &str,
         generation: u64,
         begin: &ToWorker,
@@ -96,6 +98,7 @@ impl Worker {
             child,
             channel,
             peer,
+            serial,
             id,
             state: State::Serving,
             greeted: false,

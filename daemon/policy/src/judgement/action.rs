@@ -65,6 +65,8 @@ socket_requests! {
 host_requests! {
     /// `session.open` and `session.clone`.
     OpenSession => Session;
+    /// `session.open` with `persist`.
+    PersistSession => Persist;
     /// `getaddrinfo` and related calls, and the databases.
     Resolve => Resolve;
     /// `if_nameindex` and related calls, and interface queries by `ioctl`.

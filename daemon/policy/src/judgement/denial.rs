@@ -71,6 +71,7 @@ fn errno(verb: Verb) -> i32 {
         | Verb::Inspect
         | Verb::Handover
         | Verb::Session
+        | Verb::Persist
         | Verb::Resolve
         | Verb::Interfaces
         | Verb::Hostname
@@ -139,6 +140,7 @@ fn phrase(verb: Verb) -> &'static str {
         Verb::Inspect => "inspect",
         Verb::Handover => "take the descriptor (handover) of",
         Verb::Session => "open or clone a session",
+        Verb::Persist => "keep a session beyond the process that serves it (persist)",
         Verb::Resolve => "resolve a name",
         Verb::Interfaces => "list interfaces",
         Verb::Hostname => "read the hostname",
@@ -172,6 +174,7 @@ fn side(verb: Verb) -> Option<Side> {
         | Verb::Inspect
         | Verb::Handover
         | Verb::Session
+        | Verb::Persist
         | Verb::Resolve
         | Verb::Interfaces
         | Verb::Hostname

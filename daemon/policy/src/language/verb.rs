@@ -25,6 +25,7 @@ words! {
         Inspect "inspect" "Read the state of a socket of the session, wait for it, duplicate it, shut it down.";
         Handover "handover" "Receive the descriptor itself.";
         Session "session" "Keep handles beyond one connection: open or clone a session.";
+        Persist "persist" "Let a session and its handles outlive the processes that serve them: open it with `persist`.";
         Resolve "resolve" "Query the name service and the databases.";
         Interfaces "interfaces" "List interfaces and read their properties.";
         Hostname "hostname" "Read the host name.";
@@ -62,6 +63,7 @@ impl Verb {
             | Self::Inspect
             | Self::Handover => true,
             Self::Session
+            | Self::Persist
             | Self::Resolve
             | Self::Interfaces
             | Self::Hostname

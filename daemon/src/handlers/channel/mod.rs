@@ -177,7 +177,7 @@ pub async fn serve(
     if connection.attach(session).is_err() {
         return;
     }
-    let call = Call::new(connection, "channel.open", RequestParts::default(), true);
+    let call = Call::new(connection, ("channel.open", None), RequestParts::default(), true);
     let weak = Arc::downgrade(&entry);
     let stop = async {
         stopping.await;

@@ -8,8 +8,9 @@ use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, O
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::gateway::{FromGateway, ToGateway};
 use sockbroker_monitor::message::{
-    Beginning, Caller, CallerRefusal, Description, FromOpener, FromReader, FromReaper, MemoryLimit,
-    Query, SessionLimit, ToMonitor, ToOpener, ToReaper, ToWorker,
+    Beginning, Caller, CallerRefusal, Description, FromKept, FromOpener, FromReader, FromReaper,
+    MemoryLimit, PersistRefusal, Persisted, Query, SessionLimit, ToKept, ToMonitor, ToOpener,
+    ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{
@@ -27,6 +28,7 @@ pub(crate) fn of_workers() -> Vec<Seed> {
     let beginning = Beginning {
         generation: 1,
         first_number: 1 << 20,
+        epoch: 5,
         activated: true,
         id: Some(2_000_000_000),
         caller: Caller::Other,
@@ -53,6 +55,24 @@ pub(crate) fn of_workers() -> Vec<Seed> {
         (
             "worker-caller-refused",
             seed(0, &ToWorker::CallerRefused { request, refusal: CallerRefusal::Failed(11) }),
+        ),
+        (
+            "worker-recover",
+            seed(0, &ToWorker::Kept(ToKept::Recover(Persisted { handles: 4096, service: true }))),
+        ),
+        (
+            "worker-not-persisted",
+            seed(
+                0,
+                &ToWorker::Kept(ToKept::Persisted {
+                    request,
+                    result: Err(PersistRefusal::Handles),
+                }),
+            ),
+        ),
+        (
+            "monitor-persist",
+            seed(1, &ToMonitor::Kept(FromKept::Persist { request, session: 9, linger_seconds: 5 })),
         ),
         ("monitor-received", seed(1, &ToMonitor::Received { number })),
         ("monitor-query-result", seed(1, &ToMonitor::QueryResult { number })),

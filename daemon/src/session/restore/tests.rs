@@ -6,8 +6,21 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::principal::Principal;
+use crate::quota::Share;
+use crate::session::record::*;
+use crate::session::restriction::RestrictionText;
+use crate::table::Numbers;
+use crate::table::ends::Bound;
+use crate::table::ends::Choices;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::Inspect;
+use sockbroker_policy::subject::Subject;
+use sockbroker_policy::target::SocketName;
+use sockbroker_proto::socket_spec::SocketSpec;
+use sockbroker_sys::socket;
+use std::time::Duration;
 
 use crate::quota::{Quota, Users};
 use crate::table::permitted::Permitted;

@@ -1,0 +1,74 @@
+//! The messages of the policy reader and of the reaper.
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Message;
+
+/// From the policy reader to the monitor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromReader {
+    /// A warning about the files, for the log.
+    Warning(String),
+    /// The policy. Descriptors: the policy, `UserFacts`, and the credentials of the gateway, which are empty without one
+    /// (sealed memory).
+    Policy {
+        /// Whether rules of it need a capability that only the opener has.
+        needs_opener: bool,
+        /// Whether rules of it grant something in other network namespaces.
+        reaches_networks: bool,
+    },
+    /// Why the files cannot be used.
+    Unusable(String),
+}
+
+/// From the monitor to the reaper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToReaper {
+    /// A descriptor whose last close may wait.
+    Hold,
+    /// The monitor has no copy of what the reaper holds: the reaper closes it.
+    Close,
+}
+
+/// From the reaper to the monitor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromReaper {
+    /// Many closes wait: the monitor is to start another reaper, and to close this one's channel.
+    Full,
+}
+
+/// A process that sends nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Nothing {}
+
+impl Message for FromReader {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Policy { .. } => 3,
+            Self::Warning(_) | Self::Unusable(_) => 0,
+        }
+    }
+}
+
+impl Message for ToReaper {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Hold => 1,
+            Self::Close => 0,
+        }
+    }
+}
+
+impl Message for FromReaper {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Full => 0,
+        }
+    }
+}
+
+impl Message for Nothing {
+    fn descriptors(&self) -> usize {
+        match *self {}
+    }
+}

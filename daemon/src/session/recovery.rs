@@ -1,0 +1,186 @@
+//! Restores the sessions that an earlier process left in the lots.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sockbroker_monitor::message::{Index, KeptSession, Persisted};
+use sockbroker_proto::api::session::Persistence as Reach;
+
+use crate::descriptor::Descriptor;
+use crate::principal::PrincipalKey;
+use crate::quota::User;
+use crate::session::Session;
+use crate::session::broker::Broker;
+use crate::session::lots::{Found, Held, Key, Recovered};
+use crate::session::record::{
+    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord, decode,
+};
+use crate::session::restore::Restored;
+use crate::session::restriction::RestrictionText;
+use crate::table::{Numbers, slots};
+
+/// Sockets that nobody gets. They are closed where that cannot stall anything, after the lots have no copy.
+struct Closed<'a> {
+    user: &'a Arc<User>,
+    sockets: Vec<Descriptor>,
+}
+
+impl Closed<'_> {
+    fn add(&mut self, sockets: impl IntoIterator<Item = OwnedFd>) {
+        let user = self.user;
+        self.sockets.extend(sockets.into_iter().map(|fd| Descriptor::of_client(fd, user)));
+    }
+}
+
+/// What the lots have of one session.
+#[derive(Default)]
+struct Parts {
+    state: Option<SessionState>,
+    sockets: BTreeMap<u64, SocketRecord>,
+    descriptors: HashMap<u64, OwnedFd>,
+}
+
+impl Parts {
+    fn read(session: u64, found: HashMap<u64, Found>, closed: &mut Closed<'_>) -> Self {
+        let mut parts = Self::default();
+        for (handle, Found { body, descriptor }) in found {
+            if handle == 0 {
+                parts.state = decode(&body).ok();
+                closed.add(descriptor);
+                continue;
+            }
+            let Some(descriptor) = descriptor else { continue };
+            match decode(&body) {
+                Ok(record) => {
+                    parts.sockets.insert(handle, record);
+                    parts.descriptors.insert(handle, descriptor);
+                }
+                Err(error) => {
+                    tracing::warn!(session, handle, %error, "closed a handle whose state is not usable");
+                    closed.add([descriptor]);
+                }
+            }
+        }
+        parts
+    }
+
+    /// The record of the session. `None` if its opening was not answered, or its end was under way.
+    fn record(
+        &mut self,
+        kept: &KeptSession,
+        owner: &Index,
+    ) -> Result<Option<SessionRecord>, RecordError> {
+        let Some(state) = self.state else { return Ok(None) };
+        let SessionFacts { token, mut restrictions, cgroup, unit } = decode(&kept.facts)?;
+        for text in &kept.restrictions {
+            restrictions.push(decode::<RestrictionText>(text)?);
+        }
+        let mut sockets = std::mem::take(&mut self.sockets);
+        adopt_duplicates(&mut sockets);
+        let Index { uid, gid, groups, .. } = owner;
+        let owner =
+            OwnerRecord::Local { uid: *uid, gid: *gid, groups: groups.clone(), cgroup, unit };
+        let numbers =
+            Numbers { slots: slots(sockets.keys().copied()), generation: state.generation };
+        Ok(Some(SessionRecord {
+            session: kept.number,
+            owner,
+            token: Some(token),
+            restrictions,
+            default_timeout: state.default_timeout,
+            linger: Duration::from_secs(kept.linger_seconds),
+            numbers,
+            sockets,
+        }))
+    }
+}
+
+/// Makes the first of the duplicates of a socket whose handle was closed the one that the others are duplicates of.
+fn adopt_duplicates(sockets: &mut BTreeMap<u64, SocketRecord>) {
+    let open: Vec<u64> = sockets.keys().copied().collect();
+    let mut heirs: HashMap<u64, u64> = HashMap::new();
+    for (handle, socket) in sockets.iter_mut() {
+        let Some(original) = socket.duplicate_of else { continue };
+        if open.binary_search(&original).is_err() {
+            let first = *heirs.entry(original).or_insert(*handle);
+            socket.duplicate_of = (first != *handle).then_some(first);
+        }
+    }
+}
+
+impl Broker {
+    /// Restores the sessions that an earlier process left, before any connection is served. Returns their number.
+    pub fn recover(&self, index: &Index, persisted: Persisted) -> io::Result<usize> {
+        let user = self.users.user(&PrincipalKey::of_uid(index.uid));
+        let mut closed = Closed { user: &user, sockets: Vec::new() };
+        self.lots.allow(persisted.handles);
+        let Recovered { found, dropped } = self.lots.recover()?;
+        closed.add(dropped);
+        let mut by_session: BTreeMap<u64, HashMap<u64, Found>> = BTreeMap::new();
+        for (key, found) in found {
+            by_session.entry(key.session).or_default().insert(key.handle, found);
+        }
+        let reach = if persisted.service { Reach::Service } else { Reach::Worker };
+        let mut kept: HashMap<Key, Option<Held>> = HashMap::new();
+        let mut count = 0;
+        for session in &index.sessions {
+            let found = by_session.remove(&session.number).unwrap_or_default();
+            let mut parts = Parts::read(session.number, found, &mut closed);
+            let generation = parts.state.map(|state| state.generation).unwrap_or_default();
+            let record = parts.record(session, index);
+            let descriptors = std::mem::take(&mut parts.descriptors);
+            let restored = match record {
+                Ok(Some(record)) => {
+                    let broker =
+                        Restored { limits: &self.limits, user: &user, claims: &self.claims };
+                    Session::restore(record, descriptors, broker).map(Some)
+                }
+                Ok(None) => {
+                    closed.add(descriptors.into_values());
+                    Ok(None)
+                }
+                Err(error) => {
+                    closed.add(descriptors.into_values());
+                    Err(error)
+                }
+            };
+            match restored {
+                Ok(Some(restored)) => {
+                    kept.extend(keys(&restored));
+                    restored.stay_parked(self.lots.clone(), reach, generation);
+                    let wait = Duration::from_secs(self.limits.reattach_seconds);
+                    restored.expect_connection(restored.linger().max(wait));
+                    self.add_recovered(restored);
+                    count += 1;
+                }
+                Ok(None) => self.forget_persistent(session.number),
+                Err(error) => {
+                    let number = session.number;
+                    tracing::error!(session = number, %error, "a session could not be recovered");
+                    self.forget_persistent(number);
+                }
+            }
+        }
+        for found in by_session.into_values().flat_map(HashMap::into_values) {
+            closed.add(found.descriptor);
+        }
+        self.lots.settle(kept);
+        drop(closed);
+        self.revoke();
+        Ok(count)
+    }
+}
+
+/// What the lots keep of a session, with its sockets.
+fn keys(session: &Session) -> HashMap<Key, Option<Held>> {
+    let number = session.number();
+    let mut keys = HashMap::from([(Key { session: number, handle: 0 }, None)]);
+    for (handle, entry) in session.entries() {
+        let held: Held = entry.descriptor().clone();
+        keys.insert(Key { session: number, handle: handle.number() }, Some(held));
+    }
+    keys
+}

@@ -1,0 +1,45 @@
+//! What a new policy takes from a session.
+
+use crate::session::Session;
+use crate::table::Resource;
+use crate::table::channel::ChannelEnd;
+use sockbroker_policy::Policy;
+use sockbroker_policy::action::Create;
+use sockbroker_policy::question::Question;
+use sockbroker_policy::rights::Rights;
+use sockbroker_policy::verb::Verb;
+
+impl Session {
+    /// Ends the sockets and streams that a policy does not grant, and the calls that wait on them. Returns
+    /// how many it ended.
+    pub fn revoke(&self, policy: &Policy) -> usize {
+        let rights = policy.select(self.principal.subject(), self.restrictions());
+        let resources = self.table().resources().into_iter();
+        let gone: Vec<_> =
+            resources.filter(|(_, resource)| !is_granted(&rights, resource)).collect();
+        for (handle, resource) in &gone {
+            match resource {
+                Resource::Socket(entry) => {
+                    entry.channels.end(ChannelEnd::Revoked);
+                    entry.end();
+                }
+                Resource::Stream(stream) => stream.revoke(),
+            }
+            // A call may have removed it meanwhile.
+            drop(self.remove(*handle));
+        }
+        gone.len()
+    }
+}
+
+fn is_granted(rights: &Rights, resource: &Resource) -> bool {
+    match resource {
+        Resource::Socket(entry) => {
+            let socket = entry.actual();
+            let adopt = Question::about(Verb::Adopt, socket);
+            let rights = rights.within(entry.place());
+            rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
+        }
+        Resource::Stream(stream) => stream.is_granted(rights),
+    }
+}
