@@ -229,7 +229,7 @@ mod tests {
             include_str!("../../../../client/python/README.md"),
             include_str!("../../../../deploy/doc/from-tcpdump.md"),
         ];
-        for (document, blocks) in documents.into_iter().zip([2, 1, 1]) {
+        for (document, blocks) in documents.into_iter().zip([3, 1, 1]) {
             let blocks_of_it = rules_of(document);
             assert_eq!(blocks_of_it.len(), blocks, "{document}");
             for block in blocks_of_it {
