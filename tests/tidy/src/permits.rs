@@ -30,6 +30,7 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("channel::pair", "makes the client's end of a channel"),
     ("channel::try_read", "reads what the client sends on a channel"),
     ("channel::end_output", "ends what the client reads of a channel"),
+    ("channel::end_input", "ends what the client writes to a channel"),
     ("channel::is_hung_up", "finds whether the client has closed its end of a channel"),
     (
         "elsewhere::of_passed",
