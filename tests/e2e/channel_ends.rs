@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 use sockbroker_proto::channel::{ChannelFrame, write_frame};
 use sockbroker_sys::{option, socket};
-use sockbroker_test_support::{HANG, LspClient, bounded, until};
+use sockbroker_test_support::{Daemon, HANG, LspClient, bounded, until};
 
 use crate::broker::broker;
-use crate::channels::{Channel, connected, exact, is_closed, local, path, rest};
+use crate::channels::{Channel, FRAMES, connected, exact, is_closed, local, path, rest};
 
 /// A handle that is connected to a socket of the test; the kernel buffers little between them.
 fn narrow(client: &mut LspClient) -> (u64, TcpStream) {
@@ -180,6 +180,43 @@ fn writing_fails_after_a_reset_while_the_client_does_not_read() {
             reset(peer);
             let error = write_until_it_fails(&mut stream, &large_frame());
             assert_eq!(error, ErrorKind::BrokenPipe, "{framing}");
+        }
+    });
+}
+
+/// Sends the request of a channel with data and the frame `close`, and closes the connection before the response is
+/// written.
+fn upgrade_and_close(broker: &Daemon, path: &str, data: &[u8]) {
+    let mut http = broker.http();
+    broker.worker_stopped_during(|| {
+        let fields = [("connection", "upgrade"), ("upgrade", FRAMES)];
+        http.send(&format!("GET {path}"), &fields, b"");
+        let mut frames = Vec::new();
+        for piece in data.chunks(50_000) {
+            write_frame(&mut frames, ChannelFrame::Data(piece)).unwrap();
+        }
+        write_frame(&mut frames, ChannelFrame::Close).unwrap();
+        http.wire.send(&frames, &[]).unwrap();
+        drop(http);
+    });
+}
+
+#[test]
+fn frames_before_close_are_sent_when_the_connection_ends_before_its_response() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let data = pattern(100_000);
+        for talks in [false, true] {
+            let (handle, mut peer) = connected(&mut client);
+            let path = path(&client.call("channel.open", json!([handle])));
+            if talks {
+                peer.write_all(b"banner").unwrap();
+            }
+            upgrade_and_close(&broker, &path, &data);
+            let received = received_by_answering(peer);
+            assert!(received == data, "{talks}: {} of {} bytes", received.len(), data.len());
+            until("the handle is closed", || is_closed(&mut client, handle));
         }
     });
 }
