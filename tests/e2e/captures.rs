@@ -9,6 +9,7 @@ use sockbroker_test_support::namespace::{inside, inside_with_users};
 use sockbroker_test_support::{Answer, Client as _, Daemon, LspClient, Start};
 
 use crate::broker::{broker, limited, prepare};
+use crate::replay::ip;
 
 /// Runs a test in a namespace with each kind of broker: one with an opener and a reader, and one of a single process.
 fn with_each_broker(test: &str, body: fn(&Daemon)) {
@@ -243,7 +244,7 @@ fn impossible_captures_are_refused() {
             "{fault:?}"
         );
         let invalid = sockbroker_test_support::base64([0xff; 8]);
-        let names = vec!["lo"; 17];
+        let names: Vec<_> = (0..17).map(|number| format!("lo{number}")).collect();
         for (params, reason) in [
             (json!([["lo"], invalid]), "unknown code 0xffff"),
             (json!([["lo"], sockbroker_test_support::base64([0; 7])]), "multiple of 8"),
@@ -297,6 +298,96 @@ fn captures_and_their_memory_are_limited_for_each_user_and_in_all() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn an_interface_has_one_name() {
+    with_each_broker("an_interface_has_one_name", |broker| {
+        let mut client = broker.lsp();
+        // The kernel takes it as one of `lo`, and a rule about `lo` would not be about it.
+        for names in [json!(["lo:1"]), json!(["lo", "lo:1"])] {
+            let fault = client.call("capture.open", json!([names])).fault();
+            assert_eq!(fault.data.name.as_deref(), Some("ENODEV"), "{fault:?}");
+        }
+        let (handle, stream) = open(&mut client, json!([["lo", "lo"]]));
+        send(b"once");
+        client.call("capture.stop", json!([handle])).result();
+        assert_eq!(rest(stream), [b"once"]);
+    });
+}
+
+#[test]
+fn a_capture_ends_with_its_handle_whatever_waits_for_it() {
+    with_each_broker("a_capture_ends_with_its_handle_whatever_waits_for_it", |broker| {
+        let mut client = broker.lsp();
+        let (handle, stream) = open(&mut client, json!([["lo"]]));
+        let stopping = client.send("capture.stop", json!([handle, 3600.0]));
+        let opened = client.call("capture.open", json!({"interfaces": ["lo"], "want_fd": false}));
+        let pulled = opened.result()["handle"].clone();
+        let reading = client.send("capture.read", json!([pulled, 65_536]));
+        let head = client.answer(reading).result()["bytes"].clone();
+        assert_ne!(head, Value::Null);
+        let reading = client.send("capture.read", json!([pulled, 65_536]));
+        client.call("capture.close", json!([handle])).result();
+        send(b"later");
+        assert_eq!(rest(stream), [[0_u8; 0]; 0]);
+        assert_eq!(client.answer(stopping).result()["ended"], "stopped");
+        client.call("capture.close", json!([pulled])).result();
+        client.answer(reading);
+        client.call("capture.stats", json!([pulled])).fault();
+    });
+}
+
+#[test]
+fn a_capture_that_is_closed_makes_room() {
+    inside("captures::a_capture_that_is_closed_makes_room", || {
+        for broker in [
+            limited(&[("captures_per_user", 1)]),
+            single(prepare().limit("captures_per_user", 1)).start(),
+        ] {
+            let mut client = broker.lsp();
+            for _ in 0..50 {
+                let (handle, _stream) = open(&mut client, json!([["lo"]]));
+                client.call("capture.close", json!([handle])).result();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_capture_of_several_interfaces_ends_with_one_of_them() {
+    with_each_broker("a_capture_of_several_interfaces_ends_with_one_of_them", |broker| {
+        let mut client = broker.lsp();
+        ip("link add v0 type veth peer name v1");
+        let (handle, mut stream) = open(&mut client, json!([["lo", "v0"]]));
+        ip("link del v0");
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let ended = client.call("capture.stats", json!([handle])).result()["ended"].clone();
+        assert_eq!(ended, "interface");
+    });
+}
+
+/// A connection whose socket belongs to a new network namespace.
+fn elsewhere(broker: &Daemon) -> LspClient {
+    let connected = std::thread::scope(|scope| {
+        let connect = || {
+            sockbroker_sys::namespace::enter_network().unwrap();
+            broker.lsp()
+        };
+        scope.spawn(connect).join()
+    });
+    connected.unwrap()
+}
+
+#[test]
+fn captures_of_a_user_count_in_all_network_namespaces() {
+    inside("captures::captures_of_a_user_count_in_all_network_namespaces", || {
+        let broker = limited(&[("captures_per_user", 2)]);
+        let mut clients = [broker.lsp(), elsewhere(&broker), elsewhere(&broker)];
+        let [one, two, three] = &mut clients;
+        let _running = [open(one, json!([["lo"]])), open(two, json!([["lo"]]))];
+        assert_eq!(limit_of(&three.call("capture.open", json!([["lo"]]))), "captures_per_user");
     });
 }
 

@@ -267,6 +267,8 @@ pub enum ToMonitor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPeer {
     pub uid: u32,
+    /// The user for whom its captures count.
+    pub account: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
     pub network: Option<u64>,

@@ -118,7 +118,7 @@ limits! {
     kernel_bytes_in_all = 1 << 30, "bytes",
         "the same memory for all users, as with `kernel_bytes_per_user`";
     captures_per_user = 8, "count",
-        "captures of one user; a further `capture.open` is refused";
+        "captures of one user, in all network namespaces; a further `capture.open` is refused";
     captures_in_all = 32, "count",
         "captures in all; a further `capture.open` is refused";
     capture_bytes_per_user = 64 << 20, "bytes",

@@ -1,5 +1,6 @@
 //! `proto::api::capture`: captures.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::error::{During, OpError, OpResult};
 use crate::handlers::{Handlers, audit, replay};
 use crate::network::captures::{Capture, Opening};
 use crate::rpc::call::Call;
+use crate::table::Resource;
 use crate::table::readiness::register;
 use crate::table::stream::Body;
 use sockbroker_bpf::Program;
@@ -42,12 +44,7 @@ impl CaptureServer for Handlers {
 
     async fn open(call: Call, params: OpenParams) -> OpResult<CaptureOpened> {
         let OpenParams { interfaces, filter, options, want_fd, netns } = params;
-        let interfaces = interfaces.unwrap_or_default();
-        if interfaces.len() > INTERFACES_MAX {
-            return Err(OpError::value(format!(
-                "a capture names at most {INTERFACES_MAX} interfaces"
-            )));
-        }
+        let interfaces = distinct(interfaces.unwrap_or_default())?;
         if want_fd == Some(true) {
             call.check_carries_descriptors()?;
         }
@@ -87,6 +84,16 @@ impl CaptureServer for Handlers {
         };
         let (session, granted) = (call.session(), Box::new(is_granted));
         let handle = session.start_stream("capture", handle, granted, Some(body), task)?;
+        // A policy that was put in force meanwhile has not found it.
+        if !session.stream(handle)?.is_granted(&call.rights()) {
+            if let Resource::Stream(stream) = session.remove(handle)? {
+                stream.revoke();
+            }
+            return Err(OpError::Plain(
+                "capture.open: the policy was replaced meanwhile, and grants other packets: try again"
+                    .to_owned(),
+            ));
+        }
         audit::capture(&call, handle, &capture, instructions);
         if let Some(stream) = passed {
             call.give_descriptor(stream);
@@ -136,11 +143,12 @@ impl CaptureServer for Handlers {
         Ok(statistics(ended.counts, Some(ended)))
     }
 
-    fn close(call: &Call, params: CloseParams) -> OpResult<()> {
+    async fn close(call: Call, params: CloseParams) -> OpResult<()> {
         let CloseParams { handle } = params;
-        // Only a stream.
-        call.session().stream(handle)?;
+        let capture = capture(&call, handle)?;
         drop(call.session().remove(handle)?);
+        // It counts until it has ended.
+        capture.ended().await;
         Ok(())
     }
 
@@ -166,6 +174,16 @@ fn program(call: &Call, filter: Option<Bytes>) -> OpResult<Vec<u8>> {
     let decoded = Program::decode(&program).map_err(|error| OpError::value(error.to_string()))?;
     decoded.check().map_err(|error| OpError::value(format!("filter: {error}")))?;
     Ok(program)
+}
+
+/// The interfaces that a request names. One that is named twice is one.
+fn distinct(mut interfaces: Vec<String>) -> OpResult<Vec<String>> {
+    let mut named = BTreeSet::new();
+    interfaces.retain(|name| named.insert(name.clone()));
+    if interfaces.len() > INTERFACES_MAX {
+        return Err(OpError::value(format!("a capture names at most {INTERFACES_MAX} interfaces")));
+    }
+    Ok(interfaces)
 }
 
 /// The expression of a filter as the client states it.

@@ -16,6 +16,9 @@ pub type Granted = dyn Fn(&Rights) -> bool + Send + Sync;
 pub trait Body: Any + Send + Sync {
     /// The policy no longer grants it. Its handle is closed afterwards.
     fn revoked(&self);
+
+    /// Its handle is closed. Calls on it that wait can still hold it.
+    fn closed(&self);
 }
 
 /// A stream that a handle names. Its task is aborted when the last holder drops it.
@@ -76,6 +79,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if let Some(body) = &self.body {
+            body.closed();
+        }
         self.task.abort();
     }
 }

@@ -249,7 +249,7 @@ pub trait Capture {
 
     /// Ends a capture and closes its handle. The client can read what is in the stream.
     #[method(name = "close")]
-    fn close(&self, handle: Handle) -> RpcResult<()>;
+    async fn close(&self, handle: Handle) -> RpcResult<()>;
 
     /// Sends the packets of a capture file on a packet socket, at the times of the file.
     ///

@@ -31,8 +31,10 @@ const LEAD: f64 = 0.02;
 /// Sends the file until its end, the limit or a signal.
 pub(crate) fn run(global: &Global, args: &ReplayArgs) -> Result<Exit, Failure> {
     let name = name(&args.file);
-    if args.repeat > 1 && args.file == Path::new("-") {
-        return Err(Failure::usage("standard input can be read only once: --loop requires a file"));
+    if args.repeat > 1 && !is_regular(&args.file) {
+        return Err(Failure::usage(format!(
+            "{name} can be read only once: --loop requires a file"
+        )));
     }
     let first = open(&args.file)?;
     let connection = Connection::open(global)?;
@@ -50,6 +52,11 @@ pub(crate) fn run(global: &Global, args: &ReplayArgs) -> Result<Exit, Failure> {
     tally.print(global.json)?;
     result?;
     Ok(if tally.is_complete() { Exit::Done } else { Exit::Failed })
+}
+
+/// Whether the file can be read again. One that does not exist fails when it is opened.
+fn is_regular(path: &Path) -> bool {
+    path != Path::new("-") && path.metadata().map_or(true, |metadata| metadata.is_file())
 }
 
 /// The name of the file in messages.
@@ -87,7 +94,7 @@ fn read(args: &ReplayArgs, first: Box<dyn Read + Send>, sender: &SyncSender<Step
     let pace = args.pps.map_or_else(|| Pace::Factor(args.factor()), Pace::Rate);
     let mut divider = Divider::new(pace, args.limit);
     let mut source = Ok(first);
-    for _ in 0..args.repeat {
+    for pass in 1..=args.repeat {
         // An error means that the receiver is gone.
         let step = source.and_then(|source| {
             let divided = divider.file(source, |part| sender.send(Ok(part)).is_ok());
@@ -99,7 +106,8 @@ fn read(args: &ReplayArgs, first: Box<dyn Read + Send>, sender: &SyncSender<Step
             })
         });
         match step {
-            Ok(true) if !divider.is_done() => source = open(&args.file),
+            // A pipe has no second beginning.
+            Ok(true) if !divider.is_done() && pass < args.repeat => source = open(&args.file),
             Ok(_) => return,
             Err(failure) => return drop(sender.send(Err(failure))),
         }

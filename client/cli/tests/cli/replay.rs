@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use sockbroker_pcapng::{Block, LinkType, PcapWriter, Reader};
 use sockbroker_test_support::{Folder, namespace};
@@ -185,6 +186,16 @@ fn impossible_replays_fail_with_one_line() {
         fails(&[&file, "-i", "missing0"], 1, "ENODEV");
         fails(&["/missing.pcap", "-i", "v0"], 74, "/missing.pcap");
         fails(&["-", "-i", "v0", "--loop", "2"], 2, "--loop requires a file");
+        let pipe = folder.join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let pipe = pipe.to_str().unwrap();
+        fails(&[pipe, "-i", "v0", "--loop", "2"], 2, "--loop requires a file");
+        let writing = thread::spawn({
+            let (file, pipe) = (file.clone(), pipe.to_owned());
+            move || fs::copy(file, pipe).unwrap()
+        });
+        run(&["--private", "replay", pipe, "-i", "v0"]).success();
+        writing.join().unwrap();
         ip(&["link", "set", "v1", "down"]);
         ip(&["link", "set", "v0", "down"]);
         let outcome = run(&["--private", "replay", &file, "-i", "v0"]);

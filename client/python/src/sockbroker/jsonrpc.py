@@ -11,13 +11,16 @@ from .hints import Any
 
 
 def _encoder() -> Callable[[Any], str]:
-    """Encodes JSON without blanks. `JSONEncoder.encode` would create its C encoder again for each call."""
-    plain = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+    """Encodes JSON without blanks; `ValueError` for infinite numbers and those that are none, which JSON lacks.
+
+    `JSONEncoder.encode` would create its C encoder again for each call.
+    """
+    plain = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return plain.encode
     text = json.encoder.encode_basestring
-    parts = make(None, plain.default, text, None, ":", ",", False, False, True)
+    parts = make(None, plain.default, text, None, ":", ",", False, False, False)
     return lambda value: "".join(parts(value, 0))
 
 

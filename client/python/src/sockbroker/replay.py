@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections import namedtuple
@@ -82,8 +83,10 @@ def replay(
         raise ValueError("loop and limit must be positive")
     options: dict[str, Any] = {"truncated": truncated}
     options.update({"speed": speed} if pps is None else {"packets_per_second": pps})
-    if pps is not None and not pps > 0:
-        raise ValueError("pps must be positive")
+    if pps is not None and not 0 < pps < math.inf:
+        raise ValueError("pps must be positive and finite")
+    if not 0 <= speed < math.inf:
+        raise ValueError("speed must be finite and not negative")
     is_path = isinstance(file, (str, os.PathLike))
     opened: BinaryIO = open(file, "rb") if is_path else file  # type: ignore[arg-type,assignment]
     try:

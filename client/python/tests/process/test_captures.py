@@ -289,6 +289,9 @@ class Captures(unittest.TestCase):
                 self.assertEqual(len(payloads(capture)), 3)
                 stats = capture.stop()
                 self.assertEqual((stats.captured, stats.ended, stats.complete), (3, "limit", True))
+            for wrong in (float("nan"), float("inf")):
+                with self.assertRaises(ValueError):
+                    client.capture("lo", "udp", max_seconds=wrong)
             capture = client.capture("lo", "udp", max_seconds=0.05)
             self.assertEqual((payloads(capture), capture.stop().ended), ([], "limit"))
 
@@ -382,7 +385,7 @@ class Captures(unittest.TestCase):
                 (("lo", "udp port"), sockbroker.FilterError, "syntax error"),
                 (("nowhere",), OSError, "No such device"),
                 (([],), ValueError, "no interface is named"),
-                ((["lo"] * 17,), (ValueError, OSError, TypeError), ""),
+                (([f"lo{number}" for number in range(17)],), ValueError, "at most 16 interfaces"),
                 (("lo", b"\0" * 8), (ValueError, OSError), ""),
                 (("lo", b"\0" * 7), (ValueError, OSError, TypeError), ""),
             ):

@@ -158,7 +158,10 @@ class Replays(unittest.TestCase):
                 client.replay(io.BytesIO(pcap(packets)), "missing0")
             with self.assertRaises(FileNotFoundError):
                 client.replay("/missing", "v0")
-            for wrong in ({"speed": -1}, {"pps": 0}, {"loop": 0}, {"limit": 0}):
+            nan, inf = float("nan"), float("inf")
+            for wrong in (
+                {"speed": -1}, {"speed": nan}, {"speed": inf}, {"pps": 0}, {"pps": nan}, {"pps": inf}, {"loop": 0}, {"limit": 0},
+            ):  # fmt: skip
                 with self.assertRaises(ValueError):
                     client.replay(io.BytesIO(pcap(packets)), "v0", **wrong)
 

@@ -84,6 +84,10 @@ pub fn begin(
 /// The interface with this name in the namespace of a socket.
 fn interface(socket: BorrowedFd<'_>, name: &str) -> io::Result<Interface> {
     let index = of_socket::index_of(socket, name)?;
+    // The kernel takes other names of an interface too (`eth0:1`, alternative names), and rules are about one.
+    if of_socket::name_of(socket, index)? != name {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
     match ioctl::interface(socket, name, InterfaceRequest::Hardware)? {
         InterfaceValue::Hardware { hatype, .. } => Ok(Interface { index, hardware: hatype }),
         InterfaceValue::Int(_) | InterfaceValue::Address(_) => {

@@ -49,8 +49,10 @@ pub(super) struct Run {
     names: OwnedFd,
     output: Output,
     order: Order,
-    /// The index of the only interface; `None` if there are several.
-    only: Option<u32>,
+    /// The indexes of its interfaces; none if it captures on all of them.
+    indexes: Vec<u32>,
+    /// When it last found out whether several interfaces still exist.
+    checked_at: Instant,
     started: u64,
     count: Count,
     commands: Receiver<Command>,
@@ -104,10 +106,6 @@ impl Run {
         let (output, stream) = Output::begin(&order, &interfaces)?;
         let now = Instant::now();
         let live = Live { interfaces, bind_began, started, buffer_bytes: geometry.bytes() as u64 };
-        let only = match indexes[..] {
-            [index] => Some(index),
-            _ => None,
-        };
         let until =
             order.milliseconds.and_then(|time| now.checked_add(Duration::from_millis(time)));
         let until = until.map(|at| (at, Reason::Limit));
@@ -119,7 +117,8 @@ impl Run {
             names,
             output,
             order,
-            only,
+            indexes,
+            checked_at: now,
             started,
             count,
             commands,
@@ -176,6 +175,7 @@ impl Run {
                 self.obey(command, report)?;
             }
             self.check_limits()?;
+            self.check_interfaces()?;
             let filled = if self.output.is_empty() { self.fill()? } else { Filled::Nothing };
             let is_busy = self.output.length() >= BUSY_BYTES;
             match self.output.send()? {
@@ -323,7 +323,8 @@ impl Run {
             let often = since.elapsed() < STATISTICS;
             Instant::now() + if often { CHECK_OFTEN } else { STATISTICS }
         });
-        let first = times.into_iter().chain([check]).flatten().min();
+        let several = self.has_several().then(|| self.checked_at + STATISTICS);
+        let first = times.into_iter().chain([check, several]).flatten().min();
         let longest = first.map(|at| at.saturating_duration_since(Instant::now()));
         let (for_ring, for_stream) = if is_full { (0, libc::POLLOUT) } else { (libc::POLLIN, 0) };
         let stream = (self.output.as_fd(), for_stream);
@@ -342,11 +343,28 @@ impl Run {
         Ok(())
     }
 
+    fn has_several(&self) -> bool {
+        self.indexes.len() > 1 && self.ending.is_none()
+    }
+
+    /// Ends a capture on several interfaces when one is gone. Its socket is bound to none of them, and reports nothing.
+    fn check_interfaces(&mut self) -> io::Result<()> {
+        if !self.has_several() || self.checked_at.elapsed() < STATISTICS {
+            return Ok(());
+        }
+        self.checked_at = Instant::now();
+        let names = self.names.as_fd();
+        if self.indexes.iter().any(|index| of_socket::name_of(names, *index).is_err()) {
+            self.end(Reason::InterfaceGone, LAST_WRITE)?;
+        }
+        Ok(())
+    }
+
     /// Finds out why the socket has an error: its interface is down, or gone. The kernel reports the error once, when the
     /// interface goes down, and not again when it is removed.
     fn check_interface(&mut self) -> io::Result<()> {
         let error = socket::take_error(self.ring.as_fd())?;
-        let Some(only) = self.only else { return Ok(()) };
+        let [only] = self.indexes[..] else { return Ok(()) };
         match socket::local_address(self.ring.as_fd())?.decode(0) {
             Some(Address::Packet { ifindex, .. }) if ifindex == only => {}
             _ => return self.end(Reason::InterfaceGone, LAST_WRITE),

@@ -160,10 +160,11 @@ impl<H: Host> Monitor<H> {
         let mut descriptors = vec![self.configuration.as_fd(), policy.as_fd()];
         self.next += 1;
         let token = self.next;
+        let account = self.policies.users.accounts.of(uid);
         let (begin, opening) = match &mut self.opener {
             None => (ToWorker::Begin(beginning), None),
             Some(opener) => {
-                let channels = opener.add_worker(token, peer).map_err(fail)?;
+                let channels = opener.add_worker(token, peer, account).map_err(fail)?;
                 (ToWorker::BeginWithOpener(beginning, opener.description.clone()), Some(channels))
             }
         };

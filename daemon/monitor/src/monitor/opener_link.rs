@@ -114,10 +114,11 @@ impl OpenerLink {
         &mut self,
         worker: u64,
         peer: &Credentials,
+        account: u32,
     ) -> io::Result<[OwnedFd; 2]> {
         let ((prompt, of_prompt), (slow, of_slow)) = (record::pair()?, record::pair()?);
         let Credentials { uid, gid, groups, network } = peer.clone();
-        let peer = WorkerPeer { uid, gid, groups, network };
+        let peer = WorkerPeer { uid, account, gid, groups, network };
         let peer = postcard::to_stdvec(&peer).map_err(io::Error::other)?;
         let peer = sealed::create("peer", &peer)?;
         self.send(ToOpener::Worker { worker }, vec![of_prompt, of_slow, peer]);

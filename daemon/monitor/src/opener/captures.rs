@@ -30,6 +30,8 @@ pub(super) struct Captures {
 #[derive(Debug)]
 struct Reader {
     channel: OrderChannel,
+    /// The user for whom its captures count. A user in several network namespaces has a worker in each.
+    account: u32,
     running: BTreeMap<u64, Running>,
 }
 
@@ -83,8 +85,9 @@ impl Captures {
     }
 
     /// Takes the channel to the reader of a worker. The captures of an earlier one have ended.
-    pub(super) fn add_reader(&self, worker: u64, channel: OwnedFd) {
-        let reader = Reader { channel: OrderChannel::over(channel), running: BTreeMap::new() };
+    pub(super) fn add_reader(&self, worker: u64, account: u32, channel: OwnedFd) {
+        let (channel, running) = (OrderChannel::over(channel), BTreeMap::new());
+        let reader = Reader { channel, account, running };
         drop_apart(lock(&self.readers).insert(worker, reader));
     }
 
@@ -153,18 +156,25 @@ impl Captures {
         for worker in ended {
             drop_apart(readers.remove(&worker));
         }
-        let sums = readers.values().map(|one| (one.running.len() as u64, one.bytes()));
-        let (captures, all) = sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let sum = |counts: &dyn Fn(&Reader) -> bool| {
+            let readers = readers.values().filter(|one| counts(one));
+            readers.fold((0, 0), |(captures, bytes), one| {
+                (captures + one.running.len() as u64, bytes + one.bytes())
+            })
+        };
+        let account = readers.get(&worker).map(|reader| reader.account);
+        let (of_user, bytes_of_user) = sum(&|one| Some(one.account) == account);
+        let (in_all, bytes_in_all) = sum(&|_| true);
         let Some(reader) = readers.get_mut(&worker) else {
             return Err(Outcome::Answer(Answer::Failed(libc::ECONNRESET)));
         };
-        let limit = if reader.running.len() as u64 >= self.limits.of_user {
+        let limit = if of_user >= self.limits.of_user {
             Some(CaptureLimit::OfUser)
-        } else if captures >= self.limits.in_all {
+        } else if in_all >= self.limits.in_all {
             Some(CaptureLimit::InAll)
-        } else if reader.bytes().saturating_add(bytes) > self.limits.bytes_of_user {
+        } else if bytes_of_user.saturating_add(bytes) > self.limits.bytes_of_user {
             Some(CaptureLimit::BytesOfUser)
-        } else if all.saturating_add(bytes) > self.limits.bytes_in_all {
+        } else if bytes_in_all.saturating_add(bytes) > self.limits.bytes_in_all {
             Some(CaptureLimit::BytesInAll)
         } else {
             None

@@ -124,8 +124,9 @@ impl<H: Host + Send + 'static> Opener<H> {
             ToOpener::Reader { worker } => {
                 let reader = next()?;
                 // One that has ended gets no reader.
-                if lock(&self.workers).contains_key(&worker) {
-                    self.captures.add_reader(worker, reader);
+                let known = lock(&self.workers).get(&worker).map(|known| known.worker.account());
+                if let Some(account) = known {
+                    self.captures.add_reader(worker, account, reader);
                 }
             }
             ToOpener::Accepted { worker, cookie } => {

@@ -113,7 +113,7 @@ impl Monitor {
     fn worker_sockets(&self, worker: u64) -> [OwnedFd; 2] {
         let (one, _other) = UnixStream::pair().unwrap();
         let Credentials { uid, gid, groups, network } = credentials::of_peer(one.as_fd()).unwrap();
-        let peer = WorkerPeer { uid, gid, groups, network };
+        let peer = WorkerPeer { uid, account: uid, gid, groups, network };
         let ((prompt, of_prompt), (slow, of_slow)) =
             (record::pair().unwrap(), record::pair().unwrap());
         let peer = sealed::create("peer", &postcard::to_stdvec(&peer).unwrap()).unwrap();

@@ -76,6 +76,11 @@ impl Worker {
         self.peer.uid
     }
 
+    /// The user for whom its captures count.
+    pub(super) fn account(&self) -> u32 {
+        self.peer.account
+    }
+
     pub(super) fn add(&self, cookie: u64) {
         lock(&self.connections).insert(cookie, None);
     }

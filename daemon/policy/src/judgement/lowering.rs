@@ -24,7 +24,8 @@ pub enum PacketStart {
     Ethernet,
     /// An IPv4 or IPv6 header.
     Ip,
-    /// Another header: the packets have neither addresses nor a protocol that rules name.
+    /// Another header, which the broker does not know: no rule that allows admits what it cannot see, and every rule that
+    /// denies some packets drops all of them.
     Other,
 }
 

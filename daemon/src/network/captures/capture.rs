@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub(super) struct Judged {
     pub(super) interfaces: Vec<Interface>,
 }
 
-/// A capture. It ends when this is dropped.
+/// A capture. It ends when its handle is closed, or when this is dropped.
 #[derive(Debug)]
 pub struct Capture {
     number: u64,
@@ -66,8 +67,10 @@ pub struct Capture {
     judged: Judged,
     /// The client's end of the stream, if its descriptor was not passed.
     pull: tokio::sync::Mutex<Option<AsyncFd<Descriptor>>>,
-    /// Why it ends when this is dropped.
+    /// Why it ends when its handle is closed.
     last: Mutex<Reason>,
+    /// Whether it was asked to end.
+    is_closing: AtomicBool,
 }
 
 impl Body for Capture {
@@ -75,12 +78,17 @@ impl Body for Capture {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Reason::Policy;
         self.close(Reason::Policy);
     }
+
+    fn closed(&self) {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.close(last);
+    }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        self.close(last);
+        // It has no handle if its opening has failed.
+        self.closed();
     }
 }
 
@@ -93,7 +101,8 @@ impl Capture {
         judged: Judged,
     ) -> Self {
         let (pull, last) = (tokio::sync::Mutex::new(None), Mutex::new(Reason::Stopped));
-        Self { number, way, outcome, live, judged, pull, last }
+        let is_closing = AtomicBool::new(false);
+        Self { number, way, outcome, live, judged, pull, last, is_closing }
     }
 
     /// The capture of a stream, if it is one.
@@ -152,7 +161,7 @@ impl Capture {
     }
 
     fn close(&self, reason: Reason) {
-        if self.outcome.get().is_some() {
+        if self.outcome.get().is_some() || self.is_closing.swap(true, Ordering::Relaxed) {
             return;
         }
         match &self.way {

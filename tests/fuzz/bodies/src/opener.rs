@@ -35,7 +35,8 @@ pub fn body(data: &[u8]) {
 /// Serves the request of the scene under the policy, and again after a policy that denies everything. Returns the calls
 /// under the first one.
 pub fn serve(scene: &Scene) -> Vec<Call> {
-    let peer = WorkerPeer { uid: scene.uid, gid: scene.uid, groups: Vec::new(), network: None };
+    let (uid, groups) = (scene.uid, Vec::new());
+    let peer = WorkerPeer { uid, account: uid, gid: uid, groups, network: None };
     let mut opener = Opener::new(POLICIES[0].clone(), peer);
     scene.accepted.iter().for_each(|cookie| opener.accepted(*cookie));
     scene.closed.iter().for_each(|cookie| opener.closed(*cookie));

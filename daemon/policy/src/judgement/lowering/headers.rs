@@ -55,6 +55,9 @@ impl Lowering {
                 self.code.place(four);
                 self.code.place(six);
                 self.code.place(found);
+                // The broker does not know where the packet has what: it can be of any kind.
+                self.store(word::TYPE, UNKNOWN_TYPE);
+                self.incomplete();
                 return;
             }
         }

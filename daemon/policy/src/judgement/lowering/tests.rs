@@ -60,7 +60,7 @@ fn facts(frame: &[u8], start: PacketStart) -> Facts {
             Some(6) => 0x86DD,
             _ => return Facts { ty: Some(0), ip: None },
         },
-        PacketStart::Other => return Facts { ty: Some(0), ip: None },
+        PacketStart::Other => return Facts { ty: None, ip: Some(Ip::Incomplete) },
         PacketStart::Ethernet => {
             rest = frame.get(12..).unwrap_or_default();
             let mut tags = 0;
@@ -402,11 +402,17 @@ fn interface_and_loopback_are_forced() {
     };
     assert_eq!((sees(7, 1, 0), sees(8, 1, 0), sees(7, 1, 4)), (100, 0, 100));
     assert_eq!((sees(7, 772, 0), sees(7, 772, 4)), (100, 0));
-    // Packets of another kind of link have no addresses.
+    // Packets of another kind of link show no addresses: a rule that allows some does not admit them, and a rule that
+    // denies some drops them.
     let forced = Forced { start: PacketStart::Other, ..FORCED };
-    let program =
-        scope(&rule("a", "allow", "local = [\"any\"]")).join(&forced, &everything()).unwrap();
-    assert_eq!(run(&program, Frame { data: &[0x45; 60], ..Frame::default() }), 0);
+    let sees = |rules: &str| {
+        let program = scope(rules).join(&forced, &everything()).unwrap();
+        run(&program, Frame { data: &[0x45; 60], ..Frame::default() })
+    };
+    let (all, some) = (rule("a", "allow", ""), "remote = [\"10.0.0.0/8\"]");
+    assert_eq!(sees(&all), 100);
+    assert_eq!(sees(&rule("a", "allow", some)), 0);
+    assert_eq!(sees(&format!("{all}{}", rule("b", "deny", some))), 0);
 }
 
 #[test]
