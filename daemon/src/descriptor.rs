@@ -102,6 +102,11 @@ impl Descriptor {
         self.note(Close::Unknown);
     }
 
+    /// Whether a client has or had it, or the broker has a duplicate of it: then its close may not be the last.
+    pub fn is_shared(&self) -> bool {
+        *self.known() == Close::Unknown || Arc::strong_count(&self.close) > 1
+    }
+
     fn note(&self, close: Close) {
         let mut known = self.known();
         *known = known.max(close);

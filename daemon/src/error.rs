@@ -80,6 +80,8 @@ pub enum OpError {
         namespace: String,
         reason: Reason,
     },
+    /// The socket of a channel listens (`EINVAL`).
+    Listens { call: &'static str },
     /// There is no interface with this name (`ENODEV`).
     Interface {
         call: &'static str,

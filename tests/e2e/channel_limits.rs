@@ -1,13 +1,14 @@
 //! The limits on channels.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 
 use serde_json::json;
 use sockbroker_proto::channel::ChannelFrame;
 use sockbroker_test_support::{LspClient, bounded, until};
 
 use crate::broker::limited;
-use crate::channels::{Channel, FRAMES, connected, exact, local, path, rest};
+use crate::channels::{Channel, FRAMES, connected, exact, local, path};
 
 #[test]
 fn limits_on_channels_are_enforced_and_named() {
@@ -100,7 +101,45 @@ fn closed_socket_sends_for_at_most_channel_drain_seconds() {
         drop(stream);
         // The socket and the broker's end of the pair.
         broker.wait_for_open_files(files - 2);
-        let received = rest(&mut peer).len();
-        assert!(received < written, "{received} of {written}");
+        // The peer learns that data is missing.
+        let mut received = Vec::new();
+        let error = peer.read_to_end(&mut received).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(received.len() < written, "{} of {written}", received.len());
+    });
+}
+
+#[test]
+fn accept_at_a_limit_on_channels_loses_no_connection() {
+    bounded(20, || {
+        for limit in ["channels", "channel_tokens"] {
+            let broker = limited(&[(limit, 1)]);
+            let mut client = broker.lsp();
+            let server = client.call("socket.create_server", json!([["127.0.0.1", 0]])).handle();
+            let address = client.call("socket.getsockname", json!([server])).result().clone();
+            let (left, _right) = client.pair();
+            let opened = path(&client.call("channel.open", json!([left])));
+            let port = u16::try_from(address[1].as_u64().unwrap()).unwrap();
+            let mut peer = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let accept = json!({ "handle": server, "want_channel": true });
+            let fault = client.call("socket.accept", accept.clone()).fault();
+            assert_eq!(fault.limit(), limit);
+            // Nothing was connected or created for the others.
+            let wanted = json!({ "address": address, "want_channel": true });
+            let fault = client.call("socket.create_connection", wanted).fault();
+            assert_eq!(fault.limit(), limit);
+            drop(Channel::begin_with(&broker, &opened, &[]));
+            peer.write_all(b"still there").unwrap();
+            let mut accepted = None;
+            until("the channel has ended", || {
+                let answer = client.call("socket.accept", accept.clone());
+                let fails = answer.is_fault();
+                accepted = (!fails).then(|| answer.result()["channel"]["path"].clone());
+                !fails
+            });
+            let path = accepted.unwrap();
+            let mut accepted = Channel::begin_with(&broker, path.as_str().unwrap(), &[]);
+            assert_eq!(accepted.data(11), b"still there", "{limit}");
+        }
     });
 }

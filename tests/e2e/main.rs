@@ -43,6 +43,7 @@ mod capture_records;
 mod replay;
 mod channels;
 mod channel_limits;
+mod channel_ends;
 mod startup;
 mod confinement;
 mod credentials;

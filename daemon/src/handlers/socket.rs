@@ -33,20 +33,21 @@ impl SocketServer for Handlers {
     async fn socket(call: Call, params: SocketParams) -> OpResult<Created> {
         let SocketParams { family, kind, proto, fileno, timeout, want_fd, netns, want_channel } =
             params;
-        let want_channel = want_channel.unwrap_or(false);
+        let wanted = want_channel.unwrap_or(false);
         let timeout = call.timeout(timeout)?;
         let given = GivenSpec { family, socktype: kind, proto };
+        let reserved = wanted.then(|| channel::reserve(&call)).transpose()?;
         if let Some(index) = fileno {
             if netns.is_some() {
                 let text = "a descriptor has its network namespace: netns is for new sockets";
                 return Err(OpError::value(text));
             }
             let created = creation::adopt(&call, index, given, timeout)?;
-            return channel::of_new(&call, created, want_channel);
+            return channel::of_new(&call, created, reserved);
         }
         let want_fd = want_fd.unwrap_or(false);
         let created = creation::create(&call, given, timeout, netns.as_ref(), want_fd)?;
-        channel::of_new(&call, created, want_channel)
+        channel::of_new(&call, created, reserved)
     }
 
     async fn socketpair(call: Call, params: SocketpairParams) -> OpResult<(Created, Created)> {
@@ -78,8 +79,10 @@ impl SocketServer for Handlers {
             all_errors: all_errors.unwrap_or(false),
             netns: netns.as_ref(),
         };
+        let wants_channel = want_channel.unwrap_or(false);
+        let reserved = wants_channel.then(|| channel::reserve(&call)).transpose()?;
         let created = creation::connection(&call, wanted, timeout).await?;
-        channel::of_new(&call, created, want_channel.unwrap_or(false))
+        channel::of_new(&call, created, reserved)
     }
 
     async fn create_server(call: Call, params: CreateServerParams) -> OpResult<Created> {
@@ -115,10 +118,14 @@ impl SocketServer for Handlers {
         // An accepted socket has the same type as the listening one. The policy judges the transfer of its
         // descriptor before a connection is accepted, so that a refusal cannot lose the connection.
         let handover = want_fd.then(|| call.permit_handover(&entry)).transpose()?;
-        let accepting = connect::accept(&permitted, ticket, timeout, || call.room());
-        let (accepted, peer) = accepting.await?;
+        let wants_channel = want_channel.unwrap_or(false);
+        let room = || {
+            let channel = wants_channel.then(|| channel::reserve(&call)).transpose()?;
+            Ok((call.room()?, channel))
+        };
+        let (accepted, peer, reserved) = connect::accept(&permitted, ticket, timeout, room).await?;
         let created = admit_accepted(&call, accepted, handover)?;
-        let created = channel::of_new(&call, created, want_channel.unwrap_or(false))?;
+        let created = channel::of_new(&call, created, reserved)?;
         Ok(Accepted {
             handle: created.handle,
             family: created.family,

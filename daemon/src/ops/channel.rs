@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 use sockbroker_policy::action::Inspect;
 use sockbroker_sys::poll::poll_now;
-use sockbroker_sys::{option, socket, stream};
+use sockbroker_sys::{message, option, socket, stream};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::descriptor::Descriptor;
-use crate::error::{During, OpResult};
+use crate::error::{During, OpError, OpResult};
 use crate::ops::wait::RETRY_PAUSE;
 use crate::quota::User;
 use crate::table::channel::ChannelClaim;
@@ -27,9 +29,16 @@ const SO_MEMINFO: i32 = 55;
 const MEMINFO_BYTES: u32 = 36;
 const MEMINFO_DROPS: usize = 32;
 
+/// The size of a read of data that is dropped.
+const DROPPED_PIECE: usize = 64 << 10;
+
 /// The stream socket to which a channel moves data, and from which it takes data.
 #[derive(Debug)]
-pub struct ClientEnd(AsyncFd<Arc<Descriptor>>);
+pub struct ClientEnd {
+    io: AsyncFd<Arc<Descriptor>>,
+    /// Whether the channel has ended what the client reads.
+    output_ended: AtomicBool,
+}
 
 /// What is about to be written: a head and data, and how much of both is written.
 #[derive(Debug, Default)]
@@ -52,7 +61,7 @@ impl Output {
 impl ClientEnd {
     /// A connected stream socket that does not block.
     pub fn new(io: AsyncFd<Arc<Descriptor>>) -> Self {
-        Self(io)
+        Self { io, output_ended: AtomicBool::new(false) }
     }
 
     /// A pair of connected sockets: the broker's end, and the client's, which blocks.
@@ -62,13 +71,13 @@ impl ClientEnd {
         socket::set_nonblocking(own.as_fd(), true).during("fcntl")?;
         let own = Arc::new(Descriptor::of_client(own, user));
         let both = Interest::READABLE | Interest::WRITABLE;
-        let own = Self(register(own, both).during("epoll_ctl")?);
+        let own = Self::new(register(own, both).during("epoll_ctl")?);
         Ok((own, Arc::new(Descriptor::of_client(clients, user))))
     }
 
     /// Appends at most `most` bytes without waiting; 0 at the end. Descriptors of the client are closed.
     pub fn try_read(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
-        let (end, mut descriptors) = (self.0.get_ref(), VecDeque::new());
+        let (end, mut descriptors) = (self.io.get_ref(), VecDeque::new());
         let received = stream::receive_stream(end.as_fd(), buffer, most, &mut descriptors);
         for descriptor in descriptors {
             drop(Descriptor::of_client(descriptor, end.user()));
@@ -83,7 +92,7 @@ impl ClientEnd {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
-            let mut ready = self.0.readable().await?;
+            let mut ready = self.io.readable().await?;
             match self.try_read(buffer, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 result => return result,
@@ -95,7 +104,7 @@ impl ClientEnd {
     pub async fn flush(&self, output: &mut Output) -> io::Result<()> {
         while !output.is_empty() {
             let Some(count) = unless_full(self.write(output))? else {
-                let mut ready = self.0.writable().await?;
+                let mut ready = self.io.writable().await?;
                 match unless_full(self.write(output))? {
                     Some(count) => output.written += count,
                     None => ready.clear_ready(),
@@ -113,24 +122,39 @@ impl ClientEnd {
         let skipped = output.written.saturating_sub(output.head.len());
         let data = output.data.get(skipped..).unwrap_or_default();
         let slices = [IoSlice::new(head), IoSlice::new(data)];
-        stream::send_stream(self.0.get_ref().as_fd(), &slices, &[])
+        stream::send_stream(self.io.get_ref().as_fd(), &slices, &[])
     }
 
     /// Ends what the client reads.
     pub fn end_output(&self) {
+        self.output_ended.store(true, Ordering::Relaxed);
         // A client that has closed needs no end.
-        socket::shutdown(self.0.get_ref().as_fd(), libc::SHUT_WR).ok();
+        socket::shutdown(self.io.get_ref().as_fd(), libc::SHUT_WR).ok();
     }
 
-    /// Ends what the client writes: it gets `EPIPE`.
+    /// Ends what the client writes: from now on it gets `EPIPE`. What it has written can still be read.
     pub fn end_input(&self) {
-        // As above.
-        socket::shutdown(self.0.get_ref().as_fd(), libc::SHUT_RD).ok();
+        // A client that has closed needs no end.
+        socket::shutdown(self.io.get_ref().as_fd(), libc::SHUT_RD).ok();
     }
 
-    /// Whether the client has closed its end in both directions.
+    /// Drops what the client has written.
+    pub fn drop_input(&self) {
+        let mut dropped = BytesMut::new();
+        while self.try_read(&mut dropped, DROPPED_PIECE).is_ok_and(|count| count > 0) {
+            dropped.clear();
+        }
+    }
+
+    /// Whether both directions have ended.
     pub fn is_hung_up(&self) -> bool {
-        stream::is_hung_up(self.0.get_ref().as_fd()).unwrap_or(true)
+        stream::is_hung_up(self.io.get_ref().as_fd()).unwrap_or(true)
+    }
+
+    /// Whether the client is known to have closed its end, and not only the direction in which it writes. After the end of
+    /// the other direction, the kernel does not show the difference.
+    pub fn is_closed(&self) -> bool {
+        !self.output_ended.load(Ordering::Relaxed) && self.is_hung_up()
     }
 }
 
@@ -142,28 +166,73 @@ fn unless_full(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Waits until a socket is connected.
+/// Fails if the socket listens: it has no data.
+pub fn check_not_listening(permitted: &Permitted<Inspect>) -> OpResult<()> {
+    let listens = socket::is_listening(permitted.socket().fd()).unwrap_or(false);
+    if listens { Err(OpError::Listens { call: "channel.open" }) } else { Ok(()) }
+}
+
+/// Waits until a socket is connected. Fails if it listens.
 ///
 /// It does not wait for events of a socket that is not connected: the event loop would report such a socket as closed
 /// from then on.
-pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) {
+pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) -> OpResult<()> {
     let socket = permitted.socket();
     let mut pause = RETRY_PAUSE.0;
     loop {
-        let mut connecting = std::pin::pin!(claim.next_connect());
-        connecting.as_mut().enable();
+        let mut changing = std::pin::pin!(claim.next_change());
+        changing.as_mut().enable();
         if socket::peer_address(socket.fd()).is_ok() {
-            return;
+            return Ok(());
         }
+        check_not_listening(permitted)?;
         // A socket whose connection is being made is not hung up.
         let found = poll_now(&[(socket.fd(), 0)]).unwrap_or_default();
         if found.first().is_none_or(|events| events & libc::POLLHUP != 0) {
-            connecting.await;
+            changing.await;
             pause = RETRY_PAUSE.0;
         } else {
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE.1);
         }
+    }
+}
+
+/// Waits until the peer of a TCP connection has acknowledged everything that was sent, and drops what arrives.
+///
+/// The kernel resets a connection that is closed with unread data, or to which data arrives after the close, and drops what
+/// is not sent yet (`__tcp_close()` and `tcp_rcv_state_process()` in `net/ipv4/`). If others have the socket, it is
+/// not closed, and nothing is done.
+pub async fn acknowledged(permitted: &Permitted<Inspect>) {
+    let socket = permitted.socket();
+    let (mut pause, longest) = RETRY_PAUSE;
+    let is_connected = || socket::peer_address(socket.fd()).is_ok();
+    let is_unsent = || stream::unread_by_peer(socket.fd()).is_ok_and(|bytes| bytes > 0);
+    let drop_piece = || {
+        let received = message::receive(socket.fd(), DROPPED_PIECE, libc::MSG_DONTWAIT);
+        received.is_ok_and(|received| received.n > 0)
+    };
+    if socket.is_shared() {
+        return;
+    }
+    while is_connected() && is_unsent() {
+        if drop_piece() {
+            yield_now().await;
+        } else {
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+    // What has arrived meanwhile: usually the connection then ends without a reset.
+    drop_piece();
+}
+
+/// Makes the close of a connection a reset, unless others have the socket.
+pub fn reset_on_close(permitted: &Permitted<Inspect>) {
+    let socket = permitted.socket();
+    if !socket.is_shared() {
+        // A protocol without this option closes as usual.
+        socket::reset_on_close(socket.fd()).ok();
     }
 }
 

@@ -79,23 +79,25 @@ async fn bind_file(socket: &Socket, caller: &CallerIdentity, file: &FileTarget) 
 /// `listen(2)`, with the identity of the caller: a peer that connects gets the ids of the listening process.
 pub async fn listen(permitted: &Permitted<Listen>, caller: &CallerIdentity) -> OpResult<()> {
     let (socket, backlog) = (permitted.socket(), permitted.request().backlog);
-    match caller.client_by_ids(socket.actual(), "listen")? {
+    let result = match caller.client_by_ids(socket.actual(), "listen")? {
         None => socket::listen(socket.fd(), backlog).during("listen"),
         Some(client) => {
             let call = UnixCall::Listen { backlog };
             client.call("listen", call, vec![Arc::new(socket.shared())]).await.map(drop)
         }
-    }
+    };
+    socket.channels.note_change();
+    result
 }
 
-/// `accept(2)`. Returns the new socket with this timeout, and the address of the peer. `room` reserves its handle right
-/// before a connection is accepted. If it fails, the connection stays in the queue, as with `EMFILE`.
-pub async fn accept(
+/// `accept(2)`. Returns the new socket with this timeout, and the address of the peer. `room` reserves its handle and what
+/// else it needs right before a connection is accepted. If it fails, the connection stays in the queue, as with `EMFILE`.
+pub async fn accept<T>(
     permitted: &Permitted<Accept>,
     ticket: Ticket<'_>,
     timeout: Timeout,
-    room: impl Fn() -> OpResult<Reservation>,
-) -> OpResult<(Accepted, Option<Address>)> {
+    room: impl Fn() -> OpResult<(Reservation, T)>,
+) -> OpResult<(Accepted, Option<Address>, T)> {
     let socket = permitted.socket();
     let declared = socket.declared();
     let call =
@@ -114,7 +116,7 @@ pub async fn accept(
     if let Some(error) = refused {
         return Err(error);
     }
-    let ((descriptor, peer), handle) = accepted?;
+    let ((descriptor, peer), (handle, reserved)) = accepted?;
     let accepted = Entry::new(descriptor, declared, timeout, handle).during("fcntl")?;
     let peer = peer.decode(declared.protocol);
     if let Some(address) = &peer {
@@ -122,7 +124,7 @@ pub async fn accept(
     }
     let bound = socket.ends.known().bound.clone();
     accepted.ends.known().bound = bound;
-    Ok((Accepted::new(permitted, accepted), peer))
+    Ok((Accepted::new(permitted, accepted), peer, reserved))
 }
 
 /// `connect(2)`, until the connection is established or has failed. A connection to a path has the identity of the caller.
@@ -136,7 +138,7 @@ pub async fn connect(
     // The peer is noted before the call, because data may arrive before the call returns.
     let before = socket.ends.known().peer.replace(target.name());
     let result = connect_to(socket, caller, Destination::of(target)).await;
-    socket.channels.note_connect();
+    socket.channels.note_change();
     if result.is_err() && !is_under_way(&result) {
         socket.ends.known().peer = before;
     }

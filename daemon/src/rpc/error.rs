@@ -158,6 +158,7 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
         OpError::Identity { call, uid } => describe_identity(call, uid),
         OpError::Remote(message) => describe_remote(message),
         OpError::Descriptor(message) => describe_descriptor(message, libc::EBADF),
+        OpError::Listens { call } => describe_listening(call),
         OpError::Interface { call, missing } => describe_interface(call, &missing),
         OpError::NameServers { of_host, asked } => describe_name_servers(of_host, &asked),
         OpError::Netns { call, namespace, reason } => describe_netns(call, namespace, &reason),
@@ -199,6 +200,12 @@ fn describe_interface(call: &'static str, missing: &str) -> (ErrorKind, String, 
     let (kind, message, data) = describe_errno(call, libc::ENODEV);
     let way = "socket.if_nameindex lists the interfaces";
     (kind, format!("{message}: {missing} does not exist here: {way}"), data)
+}
+
+fn describe_listening(call: &'static str) -> (ErrorKind, String, ErrorData) {
+    let (kind, message, data) = describe_errno(call, libc::EINVAL);
+    let way = "the socket listens: open channels on the sockets that it accepts";
+    (kind, format!("{message}: {way}"), data)
 }
 
 fn describe_control_connection() -> (ErrorKind, String, ErrorData) {

@@ -46,7 +46,8 @@ pub struct Channels(OnceLock<Arc<Shared>>);
 struct Shared {
     taken: Mutex<Directions>,
     end: watch::Sender<Option<ChannelEnd>>,
-    connecting: Notify,
+    /// Calls of `connect` and `listen`.
+    changing: Notify,
     /// Whether the end of a channel closes the handle.
     closing: AtomicBool,
 }
@@ -64,8 +65,8 @@ impl Channels {
         let shared = self.0.get_or_init(|| {
             let none = Directions { receives: false, sends: false };
             let (taken, end) = (Mutex::new(none), watch::Sender::new(None));
-            let (connecting, closing) = (Notify::new(), AtomicBool::new(false));
-            Arc::new(Shared { taken, end, connecting, closing })
+            let (changing, closing) = (Notify::new(), AtomicBool::new(false));
+            Arc::new(Shared { taken, end, changing, closing })
         });
         let mut taken = shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.receives && directions.receives || taken.sends && directions.sends {
@@ -102,10 +103,10 @@ impl Channels {
         }
     }
 
-    /// Notes that `connect` was called: channels check whether the socket is connected.
-    pub fn note_connect(&self) {
+    /// Notes that `connect` or `listen` was called: channels check the state of the socket.
+    pub fn note_change(&self) {
         if let Some(shared) = self.0.get() {
-            shared.connecting.notify_waiters();
+            shared.changing.notify_waiters();
         }
     }
 }
@@ -133,9 +134,9 @@ impl ChannelClaim {
         reason.unwrap_or(ChannelEnd::Closed)
     }
 
-    /// The next call of `connect`. It must be polled or enabled before the state of the socket is read.
-    pub fn next_connect(&self) -> Notified<'_> {
-        self.shared.connecting.notified()
+    /// The next call of `connect` or `listen`. It must be polled or enabled before the state of the socket is read.
+    pub fn next_change(&self) -> Notified<'_> {
+        self.shared.changing.notified()
     }
 }
 

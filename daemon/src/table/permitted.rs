@@ -107,6 +107,11 @@ impl Socket {
         self.0.descriptor().note_lingering();
     }
 
+    /// Whether others may have the socket, so that its close here is not the last.
+    pub fn is_shared(&self) -> bool {
+        self.0.descriptor().is_shared()
+    }
+
     /// The registration with the event loop. The first wait makes it.
     pub fn readiness(&self) -> io::Result<&AsyncFd<Arc<Descriptor>>> {
         self.0.readiness()

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -63,14 +64,22 @@ async fn serve_http(
             return None;
         }
     };
+    let stall = Duration::from_secs(shared.broker.limits.stall_seconds);
+    let io = Stalling::new(io, stall);
+    let begins_channel = io.begins_channel();
     let upgraded = Arc::new(tokio::sync::Mutex::new(None));
     let service = service_fn(|request| {
         let (shared, connection) = (shared.clone(), connection.clone());
         let (upgraded, peer) = (upgraded.clone(), peer.clone());
+        let begins_channel = begins_channel.clone();
         async move {
             let response = if let Some(token) = channel_token(&request) {
                 let principal = connection.principal();
-                upgraded_channel::begin(&shared, principal, &token, request, &upgraded).await
+                let begun =
+                    upgraded_channel::begin(&shared, principal, &token, request, &upgraded).await;
+                let begins = begun.status() == StatusCode::SWITCHING_PROTOCOLS;
+                begins_channel.store(begins, Ordering::Relaxed);
+                begun
             } else if is_upgrade_request(&request) {
                 upgrade(request, &upgraded).await
             } else {
@@ -84,9 +93,7 @@ async fn serve_http(
         .header_read_timeout(Duration::from_secs(shared.broker.limits.detect_seconds))
         .half_close(true)
         .max_buf_size(size(shared.broker.limits.head_bytes).max(8192));
-    let stall = Duration::from_secs(shared.broker.limits.stall_seconds);
-    let io = TokioIo::new(Stalling::new(io, stall));
-    let serving = http.serve_connection(io, service).with_upgrades();
+    let serving = http.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut shutdown = shared.shutdown.clone();
     tokio::pin!(serving);
     let result = tokio::select! {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,12 +34,21 @@ pub(super) struct Stalling {
     input: BytesMut,
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the next bytes are the answer after which a channel begins.
+    begins_channel: Arc<AtomicBool>,
 }
 
 impl Stalling {
     /// A stream whose peer has to read something within `longest`.
     pub(super) fn new(io: ConnectionIo, longest: Duration) -> Self {
-        Self { io, input: BytesMut::new(), longest, timer: None }
+        let begins_channel = Arc::default();
+        Self { io, input: BytesMut::new(), longest, timer: None, begins_channel }
+    }
+
+    /// Set before the answer after which a channel begins. A client that has closed does not get it, and what it has sent
+    /// for the channel is still served. For `hyper`, a failed write would end everything.
+    pub(super) fn begins_channel(&self) -> Arc<AtomicBool> {
+        self.begins_channel.clone()
     }
 
     pub(super) fn into_inner(self) -> ConnectionIo {
@@ -53,6 +64,9 @@ impl Stalling {
             let mut guard = ready!(self.io.poll_write_ready(context))?;
             match send_stream(self.io.get_ref().as_fd(), slices, &[]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(_) if self.begins_channel.load(Ordering::Relaxed) => {
+                    return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+                }
                 result => return Poll::Ready(result),
             }
         }

@@ -4,6 +4,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -177,6 +178,11 @@ pub fn lingers(fd: BorrowedFd<'_>) -> bool {
 /// Clears `SO_LINGER`: the last close does not wait, and the kernel sends the rest in the background.
 pub fn clear_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_linger(None)
+}
+
+/// Makes the last close drop what was not sent and, on TCP, reset the connection (`SO_LINGER` of 0, `socket(7)`).
+pub fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_linger(Some(Duration::ZERO))
 }
 
 /// Returns and clears the pending error (`SO_ERROR`): an errno, 0 for none.

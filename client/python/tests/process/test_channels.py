@@ -130,6 +130,35 @@ TEXTS = {
         while data := served.recv(1 << 20): total += len(data)
         os.waitpid(child, 0); print(total)
     """,
+    # A peer that closes ends an upload.
+    "upload": """
+        peer = socket.create_server(("127.0.0.1", 0))
+        client = lab.create_connection(peer.getsockname())
+        served = peer.accept()[0]; served.sendall(b"413"); served.close()
+        print(client.recv(9), client.recv(9))
+        try:
+            while True: client.sendall(b"x" * 60000)
+        except BrokenPipeError as error: print(errno.errorcode[error.errno])
+    """,
+    # The same as exit, while the peer sends and nothing reads that.
+    "answers": """
+        peer = socket.socket(); peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        peer.bind(("127.0.0.1", 0)); peer.listen()
+        child = os.fork()
+        if child == 0:
+            client = lab.socket(); client.setsockopt(lab.SOL_SOCKET, lab.SO_SNDBUF, 16384)
+            client.connect(peer.getsockname()); client.sendall(b"e" * 180000)
+            os._exit(0)
+        served = peer.accept()[0]; total = 0
+        served.sendall(b"unread"); os.waitpid(child, 0)
+        try:
+            while data := served.recv(4096):
+                total += len(data)
+                try: served.send(b"a")
+                except OSError: pass
+        except ConnectionResetError: pass
+        print(total)
+    """,
 }
 EXPECTED = {
     "streams": "timeout\nEAGAIN\nTrue 0\n(b'ab', None) 1 b'c'\n300000\n",
@@ -138,6 +167,8 @@ EXPECTED = {
     "asyncio": "1000000\n",
     "requests": "create_connection open\n\n\n",
     "exit": "3000000\n",
+    "upload": "b'413' b''\nEPIPE\n",
+    "answers": "180000\n",
 }
 KILLED = """
     def started(program):
@@ -246,6 +277,12 @@ class OnThisMachine(unittest.TestCase):
 
     def test_program_that_ends_loses_nothing(self):
         self.check("exit")
+
+    def test_program_that_ends_loses_nothing_while_its_peer_answers(self):
+        self.check("answers")
+
+    def test_upload_fails_when_the_peer_closes(self):
+        self.check("upload")
 
 
 class OverSsh(OnThisMachine):

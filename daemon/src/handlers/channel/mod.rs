@@ -1,7 +1,11 @@
 //! `proto::api::channel`: channels, and how they are opened together with a socket.
 
+mod client_to_socket;
+mod failure;
+mod link;
 mod pump;
 mod socket_end;
+mod socket_to_client;
 
 use std::sync::Arc;
 
@@ -14,12 +18,13 @@ use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
+use crate::handlers::channel::link::Link;
 use crate::handlers::channel::pump::Pump;
 use crate::handlers::channel::socket_end::SocketEnd;
 use crate::ops;
 use crate::ops::channel::ClientEnd;
 use crate::rpc::call::{Call, RequestParts};
-use crate::session::channels::PendingChannel;
+use crate::session::channels::{ChannelPlace, PendingChannel, ReservedToken};
 use crate::session::connection::Connection;
 use crate::table::channel::{ChannelEnd, Directions};
 use crate::table::entry::Entry;
@@ -44,17 +49,38 @@ impl ChannelServer for Handlers {
             Some(ChannelDirection::Receive) => Directions { receives: true, sends: false },
             Some(ChannelDirection::Send) => Directions { receives: false, sends: true },
         };
-        let pending = prepare(call, handle, &entry, directions, close)?;
-        if want_fd { pass(call, pending, framing) } else { offer(call, pending) }
+        if want_fd {
+            let place = reserve_place(call)?;
+            pass(call, prepare(call, (handle, &entry), place, directions, close)?, framing)
+        } else {
+            let (place, token) = reserve(call)?;
+            let pending = prepare(call, (handle, &entry), place, directions, close)?;
+            Ok(offer(call, pending, token))
+        }
     }
 }
 
-/// Opens a channel for a new socket, whose handle is closed if that fails.
-pub(super) fn of_new(call: &Call, created: Created, wanted: bool) -> OpResult<Created> {
-    if !wanted {
-        return Ok(created);
-    }
-    match for_handle(call, created.handle) {
+/// What a channel with a token takes of the limits.
+pub(super) type Reserved = (ChannelPlace, ReservedToken);
+
+/// Reserves a channel with a token.
+pub(super) fn reserve(call: &Call) -> OpResult<Reserved> {
+    let broker = call.broker();
+    Ok((reserve_place(call)?, broker.channels.reserve(call.session(), &broker.limits)?))
+}
+
+fn reserve_place(call: &Call) -> OpResult<ChannelPlace> {
+    call.session().reserve_channel(call.connection().user(), &call.broker().limits)
+}
+
+/// Opens a channel, if one was reserved, for a new socket, whose handle is closed if that fails.
+pub(super) fn of_new(
+    call: &Call,
+    created: Created,
+    reserved: Option<Reserved>,
+) -> OpResult<Created> {
+    let Some(reserved) = reserved else { return Ok(created) };
+    match for_handle(call, created.handle, reserved) {
         Ok(channel) => Ok(Created { channel: Some(channel), ..created }),
         Err(error) => {
             drop(call.session().remove(created.handle));
@@ -63,22 +89,23 @@ pub(super) fn of_new(call: &Call, created: Created, wanted: bool) -> OpResult<Cr
     }
 }
 
-fn for_handle(call: &Call, handle: Handle) -> OpResult<ChannelOpened> {
+fn for_handle(call: &Call, handle: Handle, (place, token): Reserved) -> OpResult<ChannelOpened> {
     let entry = call.entry(handle)?;
     let both = Directions { receives: true, sends: true };
-    offer(call, prepare(call, handle, &entry, both, false)?)
+    Ok(offer(call, prepare(call, (handle, &entry), place, both, false)?, token))
 }
 
 fn prepare(
     call: &Call,
-    handle: Handle,
-    entry: &Arc<Entry>,
+    (handle, entry): (Handle, &Arc<Entry>),
+    place: ChannelPlace,
     directions: Directions,
     close: bool,
 ) -> OpResult<PendingChannel> {
-    let dropped = ops::channel::dropped(call.inspect(entry)?.socket());
+    let inspected = call.inspect(entry)?;
+    ops::channel::check_not_listening(&inspected)?;
+    let dropped = ops::channel::dropped(inspected.socket());
     let session = call.session();
-    let place = session.reserve_channel(call.connection().user(), &call.broker().limits)?;
     let busy = OpError::Os { call: "channel.open", errno: libc::EBUSY };
     let claim = entry.channels.claim(directions).ok_or(busy)?;
     if close {
@@ -93,15 +120,15 @@ fn prepare(
 }
 
 /// Gives the channel a token.
-fn offer(call: &Call, pending: PendingChannel) -> OpResult<ChannelOpened> {
-    let (broker, session) = (call.broker(), call.session());
-    let token = broker.channels.add(pending, session, &broker.limits)?.text();
-    Ok(ChannelOpened {
+fn offer(call: &Call, pending: PendingChannel, reserved: ReservedToken) -> ChannelOpened {
+    let broker = call.broker();
+    let token = broker.channels.add(pending, reserved, &broker.limits).text();
+    ChannelOpened {
         fd: false,
         path: Some(format!("{}{token}", channel::PATH)),
         token: Some(token),
         seconds: Some(broker.limits.channel_token_seconds),
-    })
+    }
 }
 
 /// Attaches the client's end of a pair to the answer, and moves the data of the other.
@@ -134,7 +161,7 @@ fn pump(
     let PendingChannel { handle, claim, place, close, dropped, .. } = pending;
     let has_frames = framing == ChannelFraming::Frames;
     let socket = SocketEnd::new(call, entry, has_frames, dropped);
-    Pump { socket, handle, claim, place, close, client, framing }
+    Pump { link: Link { socket, client, claim, framing }, handle, place, close }
 }
 
 /// Why a token does not begin a channel.

@@ -76,7 +76,7 @@ impl SocketEnd {
     /// Waits until a stream is connected.
     pub(super) async fn connected(&self, claim: &ChannelClaim) -> OpResult<()> {
         if self.is_stream() {
-            channel::connected(&self.call.inspect(&self.entry)?, claim).await;
+            channel::connected(&self.call.inspect(&self.entry)?, claim).await?;
         }
         Ok(())
     }
@@ -143,6 +143,29 @@ impl SocketEnd {
         let how = libc::SHUT_WR;
         let permitted = self.call.authorize(&self.entry, |socket| Shutdown { socket, how })?;
         connect::shutdown(&permitted, ticket).await
+    }
+
+    /// Waits until the peer of a TCP connection has acknowledged everything that was sent, and drops what arrives.
+    pub(super) async fn acknowledged(&self) {
+        if self.is_internet_stream()
+            && let Ok(inspected) = self.call.inspect(&self.entry)
+        {
+            channel::acknowledged(&inspected).await;
+        }
+    }
+
+    /// Makes the close of the socket a reset: the peer learns that data is missing.
+    pub(super) fn reset_on_close(&self) {
+        if self.is_internet_stream()
+            && let Ok(inspected) = self.call.inspect(&self.entry)
+        {
+            channel::reset_on_close(&inspected);
+        }
+    }
+
+    fn is_internet_stream(&self) -> bool {
+        let actual = self.entry.actual();
+        self.is_stream() && [libc::AF_INET, libc::AF_INET6].contains(&actual.domain)
     }
 
     /// How many datagrams the kernel has dropped.
