@@ -52,10 +52,9 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     }
     // Without a confinement of capabilities workers have all of them.
     let drops = config.confine.capabilities && has_capabilities_of_opener();
-    let opener = (drops && policy.needs_opener).then(|| {
-        start_opener(configuration.as_fd(), policy.memory.as_fd()).map_err(StartError::System)
-    });
-    let opener = opener.transpose()?;
+    let begin = || start_opener(configuration.as_fd(), policy.memory.as_fd());
+    let opener = (drops && policy.needs_opener).then(begin).transpose();
+    let opener = opener.map_err(StartError::System)?;
     if drops {
         leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
     }

@@ -37,6 +37,7 @@ pub(crate) fn of_workers() -> Vec<Seed> {
     let description = Description(vec![7; 9]);
     let claim = Claim::Port { protocol: 6, address: Some([127, 0, 0, 1].into()), port: 80 };
     let (number, request) = (NUMBER, REQUEST);
+    let refused = ToKept::Persisted { request, result: Err(PersistRefusal::Handles) };
     vec![
         ("worker-begin", seed(0, &ToWorker::Begin(beginning.clone()))),
         ("worker-begin-with-opener", seed(0, &ToWorker::BeginWithOpener(beginning, description))),
@@ -60,16 +61,7 @@ pub(crate) fn of_workers() -> Vec<Seed> {
             "worker-recover",
             seed(0, &ToWorker::Kept(ToKept::Recover(Persisted { handles: 4096, service: true }))),
         ),
-        (
-            "worker-not-persisted",
-            seed(
-                0,
-                &ToWorker::Kept(ToKept::Persisted {
-                    request,
-                    result: Err(PersistRefusal::Handles),
-                }),
-            ),
-        ),
+        ("worker-not-persisted", seed(0, &ToWorker::Kept(refused))),
         (
             "monitor-persist",
             seed(1, &ToMonitor::Kept(FromKept::Persist { request, session: 9, linger_seconds: 5 })),
