@@ -6,7 +6,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
 use crate::wire::connect::{CONNECT_TIMEOUT, connect};
 use crate::wire::ssh::{self, Connected, Forward};
-use crate::wire::unix;
+use crate::wire::{tls, unix};
 
 /// Opens connections to a broker that carry its protocol, without speaking it. Descriptors pass only to a broker of
 /// this machine.
@@ -22,10 +22,18 @@ impl Dialer {
     /// # Errors
     ///
     /// [`Error::Connect`] if the endpoint cannot be reached, or serves only one connection: `stdio:`, and `ssh://` where
-    /// sshd does not forward sockets.
+    /// sshd does not forward sockets; for `tls://` with a token, which the program would have to send.
     pub fn new(endpoint: &Endpoint) -> Result<Self> {
         let forward = match endpoint {
-            Endpoint::Unix(_) | Endpoint::Tls(_) => None,
+            Endpoint::Unix(_) => None,
+            Endpoint::Tls(target) => match tls::has_token(target) {
+                Ok(false) => None,
+                Ok(true) => {
+                    let reason = "a token stands in messages, which are not those of this client: use a certificate";
+                    return Err(refused(endpoint, reason));
+                }
+                Err(error) => return Err(refused(endpoint, &error.to_string())),
+            },
             Endpoint::Ssh(target) => match ssh::connect(target)? {
                 Connected::Forward(forward) => Some(forward),
                 Connected::Program(..) => {

@@ -41,8 +41,9 @@ const USERS: usize = 256;
 /// Hold a connection to a broker of another machine, and give programs of this machine descriptors for its sockets.
 ///
 /// The agent listens on a Unix socket that only this user can reach, and speaks the protocol of the broker. Programs use
-/// it like a broker of this machine. It logs in once for ssh://. What programs have written before they ended is still
-/// sent. The Python package starts the agent in mode `channel`; it ends when it is no longer used.
+/// it like a broker of this machine. It logs in once for ssh://; tls:// needs a certificate. What programs have written
+/// before they ended is still sent. The Python package starts the agent in mode `channel`; it ends when it is no longer
+/// used.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// The socket to listen on. Its folder is created with mode 0700 if it does not exist.

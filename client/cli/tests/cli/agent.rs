@@ -16,7 +16,8 @@ use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::sshd::installed_or_skip;
 use sockbroker_test_support::{Daemon, Folder, HANG, LspClient, Sshd, bounded, until};
 
-use crate::program::{PROGRAM, broker, command, endpoint, run};
+use crate::program::{Outcome, PROGRAM, broker, command, endpoint, run};
+use crate::remote::Lab;
 
 /// A running agent.
 struct Agent {
@@ -183,6 +184,24 @@ fn agent_reaches_a_broker_by_ssh() {
         assert_eq!(rest(&mut peer), b"");
         assert!(agent.process.wait().unwrap().success());
         assert!(!agent.path().exists());
+    });
+}
+
+#[test]
+fn agent_reaches_a_broker_by_tls() {
+    bounded(120, || {
+        let lab = Lab::start();
+        let alice = lab.alice();
+        let agent = Agent::start(&lab.endpoint(), &[], |command| {
+            command.env("XDG_CONFIG_HOME", alice.path()).env_remove("SOCKBROKER_TOKEN");
+        });
+        check(&agent);
+        // A token has no place in a channel.
+        let mut refused =
+            command(&["--broker", &lab.endpoint(), "agent", "--listen", "/tmp/none/socket"]);
+        refused.env("XDG_CONFIG_HOME", alice.path()).env("SOCKBROKER_TOKEN", "sbk_none");
+        let refused = Outcome::from(refused.output().unwrap());
+        assert!(refused.failure(69).contains("use a certificate"));
     });
 }
 
@@ -421,6 +440,6 @@ fn second_agent_leaves_the_socket_to_the_first() {
 #[test]
 fn wrong_uses_are_refused() {
     let refused = run(&["--broker", "stdio:cat", "agent", "--listen", "/tmp/none/socket"]);
-    assert!(refused.failure(69).contains("use unix:PATH or ssh://HOST"));
+    assert!(refused.failure(69).contains("use unix:PATH, ssh://HOST or tls://HOST"));
     run(&["--private", "agent", "--listen", "/tmp/none/socket"]).failure(2);
 }

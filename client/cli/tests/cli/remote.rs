@@ -13,18 +13,18 @@ const POLICY: &str = r#"version = 1
 [[rule]]
 name = "lab"
 subject = { certificates = ["uri:spiffe://lab/*"], tokens = ["ci-*"] }
-allow = ["session", "hostname"]
+allow = ["session", "hostname", "create", "connect", "send", "receive", "inspect", "resolve"]
 "#;
 
 /// A broker with a TLS port, whose files the program has made.
-struct Lab {
+pub(crate) struct Lab {
     broker: Daemon,
     folder: Folder,
     port: u16,
 }
 
 impl Lab {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = Folder::new();
         let place = folder.path().to_str().unwrap().to_owned();
         run(&["pki", "init", "--folder", &place]).success();
@@ -56,6 +56,17 @@ impl Lab {
         Self { broker, folder, port: port.unwrap() }
     }
 
+    pub(crate) fn endpoint(&self) -> String {
+        format!("tls://localhost:{}", self.port)
+    }
+
+    /// The configuration of the client with a certificate.
+    pub(crate) fn alice(&self) -> Folder {
+        let made = self.folder.join("alice");
+        let (ca, cert, key) = (made.join("ca"), made.join("cert"), made.join("key"));
+        Self::client(&[("ca", &ca), ("cert", &cert), ("key", &key)])
+    }
+
     /// The folder of a client's configuration with these files for the host.
     fn client(files: &[(&str, &Path)]) -> Folder {
         let configuration = Folder::new();
@@ -69,8 +80,7 @@ impl Lab {
 
     /// Runs the program as this client.
     fn run(&self, configuration: &Folder, arguments: &[&str]) -> Outcome {
-        let endpoint = format!("tls://localhost:{}", self.port);
-        let mut command = command(&[&["--broker", &endpoint], arguments].concat());
+        let mut command = command(&[&["--broker", &self.endpoint()], arguments].concat());
         command.env("XDG_CONFIG_HOME", configuration.path()).env_remove("SOCKBROKER_TOKEN");
         command.output().unwrap().into()
     }
@@ -80,9 +90,7 @@ impl Lab {
 fn certificates_and_tokens_of_the_program_reach_the_broker() {
     bounded(60, || {
         let lab = Lab::start();
-        let made = lab.folder.join("alice");
-        let (ca, cert, key) = (made.join("ca"), made.join("cert"), made.join("key"));
-        let alice = Lab::client(&[("ca", &ca), ("cert", &cert), ("key", &key)]);
+        let (ca, alice) = (lab.folder.join("alice/ca"), lab.alice());
         let who = lab.run(&alice, &["call", "policy.whoami"]).json();
         assert_eq!(who["principal"], "certificate uri:spiffe://lab/alice");
         assert!(lab.run(&alice, &["call", "--raw", "socket.gethostname"]).code == 0);

@@ -44,8 +44,15 @@ pub(crate) fn connect(target: &TlsTarget, timeout: Duration) -> io::Result<UnixS
     tcp.set_nonblocking(true)?;
     let (local, other) = UnixStream::pair()?;
     other.set_nonblocking(true)?;
-    let pump =
-        Pump { session, tcp, local: other, to_client: Vec::new(), ended: false, delivered: false };
+    let pump = Pump {
+        session,
+        tcp,
+        local: other,
+        to_client: Vec::new(),
+        ended: false,
+        delivered: false,
+        sending: Sending::Open,
+    };
     thread::Builder::new().name("sockbroker-tls".to_owned()).spawn(move || pump.run())?;
     super::unix::with_send_buffer(local)
 }
@@ -60,6 +67,11 @@ fn connect_tcp(target: &TlsTarget, timeout: Duration) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Whether the client has a token, which stands in the first message.
+pub(crate) fn has_token(target: &TlsTarget) -> io::Result<bool> {
+    Ok(configure(target)?.1.is_some())
 }
 
 /// The configuration of a client, and its token, from the files of the host.
@@ -110,6 +122,15 @@ fn configure(target: &TlsTarget) -> io::Result<(ClientConfig, Option<String>)> {
     Ok((config, token))
 }
 
+/// The direction to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Open,
+    /// The client has ended it, and the alert that ends it is not sent yet.
+    Ending,
+    Ended,
+}
+
 /// Copies both directions.
 struct Pump {
     session: ClientConnection,
@@ -121,6 +142,7 @@ struct Pump {
     ended: bool,
     /// Whether the client has received anything.
     delivered: bool,
+    sending: Sending,
 }
 
 impl Pump {
@@ -136,14 +158,22 @@ impl Pump {
     }
 
     /// Waits for what is possible next. `false` at the end.
+    ///
+    /// The end of one direction leaves the other: a broker whose connection is closed while something from it is unread
+    /// gets a reset, and loses what it has not read.
     fn step(&mut self) -> io::Result<bool> {
+        if self.sending == Sending::Ending && !self.session.wants_write() {
+            self.tcp.shutdown(Shutdown::Write)?;
+            self.sending = Sending::Ended;
+        }
+        let reads = self.sending == Sending::Open && !self.ended;
         let mut of_tcp = PollFlags::empty();
         if self.to_client.is_empty() && !self.ended {
             of_tcp |= PollFlags::IN;
         }
         of_tcp.set(PollFlags::OUT, self.session.wants_write());
         let mut of_local = PollFlags::empty();
-        of_local.set(PollFlags::IN, !self.session.wants_write() && !self.ended);
+        of_local.set(PollFlags::IN, reads && !self.session.wants_write());
         of_local.set(PollFlags::OUT, !self.to_client.is_empty());
         // A side that hangs up would wake the thread again and again while nothing is wanted of it.
         let mut sides = Vec::with_capacity(2);
@@ -168,18 +198,22 @@ impl Pump {
             self.receive()?;
         }
         if local.intersects(PollFlags::OUT | gone) && !self.to_client.is_empty() {
-            let sent = would_block(self.local.write(&self.to_client))?.unwrap_or(0);
-            self.to_client.drain(..sent);
-            self.delivered |= sent > 0;
+            match would_block(self.local.write(&self.to_client)) {
+                Ok(sent) => {
+                    drop(self.to_client.drain(..sent.unwrap_or(0)));
+                    self.delivered |= sent.is_some();
+                }
+                // The client has closed its end. What it has sent before is still on its way.
+                Err(_) => self.to_client.clear(),
+            }
         }
         // Nobody takes anything after the end, and the last bytes have to be delivered.
-        if local.intersects(PollFlags::IN | gone) && !self.session.wants_write() && !self.ended {
+        if local.intersects(PollFlags::IN | gone) && reads && !self.session.wants_write() {
             let mut buffer = vec![0; BUFFER];
             match would_block(self.local.read(&mut buffer))? {
                 Some(0) => {
                     self.session.send_close_notify();
-                    would_block(self.session.write_tls(&mut self.tcp))?;
-                    return Ok(false);
+                    self.sending = Sending::Ending;
                 }
                 Some(read) => {
                     let bytes = buffer.get(..read).unwrap_or_default();
