@@ -65,7 +65,7 @@ pub(crate) struct InitArgs {
 
 /// Create the certificate and the key of a broker, signed by the authority.
 ///
-/// Writes NAME.pem and NAME.key, for certificate and key in section [remote] of sockbrokerd.toml(5).
+/// Writes NAME.pem and NAME.key, for certificate and key in section `remote` of sockbrokerd.toml(5).
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// The names and addresses by which clients reach the broker; the first one names the files.
