@@ -7,8 +7,8 @@ from .settings import Endpoint
 
 
 def find(endpoint: Endpoint, has_channels: bool = False) -> Route:
-    """The way to a broker. Logs in if it is behind ssh: with channels by an agent. Raises `BrokerError`."""
-    if endpoint.ssh is not None and has_channels:
+    """The way to a broker. Logs in if it is on another machine: with channels by an agent. Raises `BrokerError`."""
+    if has_channels and (endpoint.ssh is not None or endpoint.tls is not None):
         from . import agent  # as below
 
         return agent.find(endpoint)

@@ -141,7 +141,8 @@ def _mode_of(place: Endpoint, default: str) -> str:
 
 def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
     """Raises `ValueError` for settings that do not fit together."""
-    if check_mode(mode) != REMOTE and not place.passes_descriptors and not (mode == CHANNEL and place.ssh):
+    has_agent = mode == CHANNEL and (place.ssh is not None or place.tls is not None)
+    if check_mode(mode) != REMOTE and not place.passes_descriptors and not has_agent:
         way = "ssh" if place.ssh else "TLS" if place.tls else "a command"
         raise ValueError(f"cannot use mode {mode} with the broker at {place}: {way} passes no descriptors; use remote")
     if netns is not None and mode == DIRECT:
