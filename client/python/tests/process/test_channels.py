@@ -1,15 +1,14 @@
 """Mode `channel`: connected streams have a descriptor with their data."""
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import unittest
 
 from process.common import SECONDS, Broker, environment
 from process.sshd import LOGGED_IN, PROGRAM, Sshd, require_ssh
+from process.tls import TlsBroker
 
 TEXTS = {
     # Calls, timeouts and half-close.
@@ -323,41 +322,17 @@ class OverTls(OnThisMachine):
     """The same with a certificate."""
 
     expected = OverSsh.expected
-    policy = """version = 1
-[[rule]]
-name = "lab"
-subject = { certificates = ["uri:spiffe://lab/*"] }
-allow = ["session", "create", "bind", "listen", "accept", "connect", "send", "receive", "option", "inspect", "resolve"]
-"""
 
     @classmethod
     def setUpClass(cls):
         if not PROGRAM.exists():
             raise unittest.SkipTest("the program sockbroker is not built")
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(cls.folder.cleanup)
-        place, host = cls.folder.name, f"{cls.folder.name}/sockbroker/localhost"
-        for words in (["init"], ["server", "localhost"], ["client", "spiffe://lab/alice"]):
-            subprocess.run([PROGRAM, "pki", words[0], "--folder", place, *words[1:]], check=True, capture_output=True)
-        os.makedirs(host)
-        for name in ("ca", "cert", "key"):
-            shutil.copy(f"{place}/alice/{name}", host)
-        files = {"certificate": "localhost.pem", "key": "localhost.key", "client_ca": "ca.pem"}
-        lines = ['[remote]', 'listen = ["127.0.0.1:0"]', *(f'{key} = "{place}/{file}"' for key, file in files.items())]
-        if os.geteuid() != 0:
-            lines += ["[confine]", "tracing = true"]
-        config = f"{place}/config.toml"
-        with open(config, "w", encoding="ascii") as file:
-            file.write("\n".join(lines))
-        cls.broker = Broker("--config", config, policy=cls.policy)
-        with open(f"{cls.broker.folder}/log", encoding="utf-8") as log:
-            port = log.read().partition("bound=127.0.0.1:")[2].split()[0]
-        cls.url = f"tls://localhost:{port}"
-        cls.more = {"XDG_CONFIG_HOME": place, "XDG_RUNTIME_DIR": place, "SOCKBROKER_AGENT": str(PROGRAM)}
+        cls.broker = TlsBroker()
+        cls.url, cls.more = cls.broker.url, cls.broker.variables
 
     def test_token_is_refused_with_the_way_out(self):
         text = f"import sockbroker; sockbroker.connect({self.url!r}, mode='channel')"
-        more = {**self.more, "SOCKBROKER_TOKEN": "sbk_none", "XDG_RUNTIME_DIR": f"{self.folder.name}/sockbroker"}
+        more = {**self.more, "SOCKBROKER_TOKEN": "sbk_none", "XDG_RUNTIME_DIR": f"{self.broker.files}/sockbroker"}
         ended = subprocess.run(
             [sys.executable, "-c", text], env=environment(**more), capture_output=True, text=True, timeout=SECONDS
         )
