@@ -75,6 +75,10 @@ answer = sr1(IPv6(dst=NEIGHBOUR6) / ICMPv6EchoRequest(), timeout=LONGEST_WAIT)
 assert answer is not None and ICMPv6EchoReply in answer, answer
 answer = sr1(IP(dst="127.0.0.1") / ICMP(), timeout=LONGEST_WAIT)
 assert answer is not None and answer[ICMP].type == 0 and answer.src == "127.0.0.1", answer
+# What is not IP leaves the loopback as a frame.
+local = conf.L3socket(iface="lo")
+assert local.send(ARP(pdst="127.0.0.1")) > 0
+local.close()
 
 # Frames of other senders, and its own, by a filter that the kernel runs: nothing else arrives.
 found = sniff(

@@ -188,6 +188,8 @@ def _read(file: BinaryIO, size: int, what: str, required: bool = False) -> bytes
     data = b""
     while len(data) < size:
         more = file.read(size - len(data))
+        if not isinstance(more, bytes):
+            raise TypeError("the file of packets must be open in binary mode, and block")
         if not more:
             break
         data = data + more if data else more

@@ -8,7 +8,7 @@ import errno
 import os
 import time
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from . import creation, native, packet_filter
 from .errors import ArgumentError, BrokerError
@@ -162,6 +162,8 @@ class CaptureStream:
 def _names(interface: Interfaces) -> list[str] | None:
     if interface is None or interface == "any":
         return None
+    if not isinstance(interface, (str, Iterable)):
+        raise TypeError(f"an interface is a name, several names or None, not {type(interface).__name__}")
     names = [interface] if isinstance(interface, str) else [*interface]
     if not names:
         raise ValueError("no interface is named: use None for all interfaces")

@@ -255,7 +255,8 @@ class L3Socket(L2Socket):
         return self._others[name]._send_here(x)
 
     def _send_here(self, x: Any) -> int:
-        if self._device.flags & _LOOPBACK:
+        # The kernel has no other way for what is not IP.
+        if self._device.flags & _LOOPBACK and getattr(x, "version", None) in (4, 6):
             return self._send_by_kernel(x)
         data = bytes(x) if self.lvl == 3 else bytes(self.LL() / x)
         _mark_as_sent(x)

@@ -385,6 +385,7 @@ class Captures(unittest.TestCase):
                 (("lo", "udp port"), sockbroker.FilterError, "syntax error"),
                 (("nowhere",), OSError, "No such device"),
                 (([],), ValueError, "no interface is named"),
+                ((5,), TypeError, "an interface is a name, several names or None, not int"),
                 (([f"lo{number}" for number in range(17)],), ValueError, "at most 16 interfaces"),
                 (("lo", b"\0" * 8), (ValueError, OSError), ""),
                 (("lo", b"\0" * 7), (ValueError, OSError, TypeError), ""),

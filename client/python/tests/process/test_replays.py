@@ -154,6 +154,8 @@ class Replays(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "packet 2: the file ends within a packet"):
                 client.replay(io.BytesIO(pcap([(0, frame(5)), (0, frame(6))])[:-1]), "v0")
             self.assertEqual(self.arrived(1), [frame(5)])
+            with self.assertRaisesRegex(TypeError, "binary mode"):
+                client.replay(io.StringIO("text"), "v0")
             with self.assertRaises(OSError):
                 client.replay(io.BytesIO(pcap(packets)), "missing0")
             with self.assertRaises(FileNotFoundError):
