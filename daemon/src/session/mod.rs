@@ -81,6 +81,10 @@ pub struct Session {
     channels: Arc<AtomicU64>,
     /// Where its handles lie, if it outlives this process.
     persistence: OnceLock<Persistence>,
+    /// Whether a call has asked that it outlives this process.
+    asked_to_persist: AtomicBool,
+    /// The restrictions that the monitor has noted.
+    noted: AtomicUsize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +140,8 @@ impl Session {
             tasks: Tasks::default(),
             channels: Arc::default(),
             persistence: OnceLock::new(),
+            asked_to_persist: AtomicBool::new(false),
+            noted: AtomicUsize::new(0),
         }
     }
 

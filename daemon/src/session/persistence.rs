@@ -35,6 +35,7 @@ impl Session {
     /// Keeps a session that was recovered from the lots.
     pub(super) fn stay_parked(&self, lots: Arc<Lots>, reach: Reach, generation: u64) {
         let (reserved, left) = (AtomicU64::new(generation), AtomicBool::new(false));
+        self.noted.store(self.restricted(), Ordering::Release);
         // A new session has none.
         drop(self.persistence.set(Persistence { lots, reach, reserved, left }));
     }
@@ -134,6 +135,19 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// Passes restrictions to the monitor that it has not noted.
+async fn note(monitor: &MonitorLink, session: &Session) -> OpResult<()> {
+    loop {
+        let noted = session.noted.load(Ordering::Acquire);
+        let Some(restriction) = session.restrictions_from(noted).into_iter().next() else {
+            return Ok(());
+        };
+        let text = encode(&restriction).map_err(|error| OpError::Plain(error.to_string()))?;
+        monitor.restricted(session.number(), text).await?;
+        session.noted.store(noted + 1, Ordering::Release);
+    }
+}
+
 impl Broker {
     /// `session.open` with `persist`: from the answer on, the session and its handles outlive this process.
     pub async fn persist(&self, session: &Arc<Session>) -> OpResult<()> {
@@ -142,7 +156,14 @@ impl Broker {
         ))?;
         // One call at a time: others of the same session wait for it.
         let _turn = self.persisting.lock().await;
+        if session.principal().is_remote() {
+            return Err(OpError::Session(
+                "sessions of clients on other machines do not outlive their worker: open the session without persist",
+            ));
+        }
         let linger = session.linger().as_secs();
+        // Before the restrictions are read: from now on `note_restriction` waits for this call.
+        session.asked_to_persist.store(true, Ordering::SeqCst);
         let (facts, known) = session.facts()?;
         let text = |error: RecordError| OpError::Plain(error.to_string());
         let facts = encode(&facts).map_err(text)?;
@@ -157,12 +178,10 @@ impl Broker {
             return Ok(());
         }
         let reach = if service { Reach::Service } else { Reach::Worker };
-        session.begin_parking(self.lots.clone(), reach)?;
-        // What the session gave up while the monitor was asked.
-        for restriction in session.restrictions_from(known) {
-            monitor.restricted(session.number(), encode(&restriction).map_err(text)?).await?;
-        }
-        Ok(())
+        // What the session gave up while the monitor was asked, before any of its handles is parked.
+        session.noted.store(known, Ordering::Release);
+        note(monitor, session).await?;
+        session.begin_parking(self.lots.clone(), reach)
     }
 
     fn refused(&self, refusal: PersistRefusal) -> OpError {
@@ -184,14 +203,13 @@ impl Broker {
 
     /// `session.restrict`: in force from now on, also after a recovery.
     pub async fn note_restriction(&self, session: &Session) -> OpResult<()> {
-        let (Some(monitor), Some(_)) = (self.monitor(), session.reach()) else { return Ok(()) };
-        let last = session.restricted().saturating_sub(1);
-        for restriction in session.restrictions_from(last) {
-            let text = encode(&restriction);
-            let text = text.map_err(|error| OpError::Plain(error.to_string()))?;
-            monitor.restricted(session.number(), text).await?;
+        let Some(monitor) = self.monitor() else { return Ok(()) };
+        if session.reach().is_none() && !session.asked_to_persist.load(Ordering::SeqCst) {
+            return Ok(());
         }
-        Ok(())
+        // A call may be about to make it persistent. Of several restrictions, each is noted once.
+        let _turn = self.persisting.lock().await;
+        if session.reach().is_none() { Ok(()) } else { note(monitor, session).await }
     }
 
     /// Whether a number was given by an earlier process.

@@ -162,6 +162,7 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         restrictions: limits.restrictions,
         restriction_bytes: limits.restriction_bytes_per_user,
         reattach: Duration::from_secs(limits.reattach_seconds),
+        linger: Duration::from_secs(limits.linger_seconds),
         workers: limits.workers,
         workers_per_user: limits.workers_per_user,
         starts_per_second: limits.worker_starts_per_second,

@@ -167,11 +167,56 @@ impl Pump {
             self.sending = Sending::Ended;
         }
         let reads = self.sending == Sending::Open && !self.ended;
+        let (tcp, local) = self.wait(reads)?;
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        if tcp.intersects(PollFlags::OUT)
+            && would_block(self.session.write_tls(&mut self.tcp)).is_err()
+        {
+            // The broker has closed the connection. Why can be among what has arrived.
+            self.sending = Sending::Ended;
+        }
+        if tcp.intersects(PollFlags::IN | gone) && self.to_client.is_empty() && !self.ended {
+            self.receive()?;
+        }
+        if local.intersects(PollFlags::OUT | gone) && !self.to_client.is_empty() {
+            match would_block(self.local.write(&self.to_client)) {
+                Ok(sent) => {
+                    drop(self.to_client.drain(..sent.unwrap_or(0)));
+                    self.delivered |= sent.is_some();
+                }
+                // The client has closed its end. What it has sent before is still on its way.
+                Err(_) => self.to_client.clear(),
+            }
+        }
+        // Nobody takes anything after the end, and the last bytes have to be delivered.
+        if reads
+            && local.intersects(PollFlags::IN | gone)
+            && !self.session.wants_write()
+            && !self.ended
+        {
+            let mut buffer = vec![0; BUFFER];
+            match would_block(self.local.read(&mut buffer))? {
+                Some(0) => {
+                    self.session.send_close_notify();
+                    self.sending = Sending::Ending;
+                }
+                Some(read) => {
+                    let bytes = buffer.get(..read).unwrap_or_default();
+                    self.session.writer().write_all(bytes)?;
+                }
+                None => {}
+            }
+        }
+        Ok(!self.ended || !self.to_client.is_empty())
+    }
+
+    /// Waits until something is possible. Returns the events of both sides.
+    fn wait(&self, reads: bool) -> io::Result<(PollFlags, PollFlags)> {
         let mut of_tcp = PollFlags::empty();
         if self.to_client.is_empty() && !self.ended {
             of_tcp |= PollFlags::IN;
         }
-        of_tcp.set(PollFlags::OUT, self.session.wants_write());
+        of_tcp.set(PollFlags::OUT, self.session.wants_write() && self.sending != Sending::Ended);
         let mut of_local = PollFlags::empty();
         of_local.set(PollFlags::IN, reads && !self.session.wants_write());
         of_local.set(PollFlags::OUT, !self.to_client.is_empty());
@@ -189,40 +234,7 @@ impl Pump {
             let found = if wanted.is_empty() { None } else { events.next() };
             found.unwrap_or(PollFlags::empty())
         };
-        let (tcp, local) = (next(of_tcp), next(of_local));
-        let gone = PollFlags::HUP | PollFlags::ERR;
-        if tcp.intersects(PollFlags::OUT) {
-            would_block(self.session.write_tls(&mut self.tcp))?;
-        }
-        if tcp.intersects(PollFlags::IN | gone) && self.to_client.is_empty() && !self.ended {
-            self.receive()?;
-        }
-        if local.intersects(PollFlags::OUT | gone) && !self.to_client.is_empty() {
-            match would_block(self.local.write(&self.to_client)) {
-                Ok(sent) => {
-                    drop(self.to_client.drain(..sent.unwrap_or(0)));
-                    self.delivered |= sent.is_some();
-                }
-                // The client has closed its end. What it has sent before is still on its way.
-                Err(_) => self.to_client.clear(),
-            }
-        }
-        // Nobody takes anything after the end, and the last bytes have to be delivered.
-        if local.intersects(PollFlags::IN | gone) && reads && !self.session.wants_write() {
-            let mut buffer = vec![0; BUFFER];
-            match would_block(self.local.read(&mut buffer))? {
-                Some(0) => {
-                    self.session.send_close_notify();
-                    self.sending = Sending::Ending;
-                }
-                Some(read) => {
-                    let bytes = buffer.get(..read).unwrap_or_default();
-                    self.session.writer().write_all(bytes)?;
-                }
-                None => {}
-            }
-        }
-        Ok(!self.ended || !self.to_client.is_empty())
+        Ok((next(of_tcp), next(of_local)))
     }
 
     fn receive(&mut self) -> io::Result<()> {

@@ -65,6 +65,8 @@ pub struct Limits {
     pub restriction_bytes: u64,
     /// How long kept sessions wait for a connection.
     pub reattach: Duration,
+    /// The longest time for which a session can ask.
+    pub linger: Duration,
     pub workers: u64,
     pub workers_per_user: u64,
     /// Starts of workers a second for one user.

@@ -20,6 +20,8 @@ pub(super) const FORMAT: u8 = 1;
 pub(super) const CRASHES: u32 = 3;
 /// The bytes of the largest index.
 const INDEX: usize = 64 << 20;
+/// What stands for a time that no clock can represent.
+const FOREVER: Duration = Duration::from_hours(10 * 365 * 24);
 /// How long an answer waits for the service manager.
 pub(super) const STORE: Duration = Duration::from_secs(5);
 
@@ -216,10 +218,13 @@ impl Kept {
         self.sessions.values().map(|session| session.facts.len() + texts(session)).sum()
     }
 
-    /// How long its sessions wait for a connection.
-    pub(super) fn wait(&self, reattach: Duration) -> Duration {
+    /// When its sessions have waited long enough for a connection. A worker can have asked for any time; `longest` is that
+    /// of the limit.
+    pub(super) fn wait_until(&self, reattach: Duration, longest: Duration) -> Instant {
         let lingers = self.sessions.values().map(|session| session.linger_seconds);
-        reattach.max(Duration::from_secs(lingers.max().unwrap_or_default()))
+        let linger = Duration::from_secs(lingers.max().unwrap_or_default()).min(longest);
+        let now = Instant::now();
+        now.checked_add(reattach.max(linger)).unwrap_or(now + FOREVER)
     }
 }
 
@@ -242,6 +247,16 @@ mod tests {
         let ends = <[OwnedFd; 2]>::try_from(kept.copies().map_err(text)?);
         let [first, second] = ends.map_err(|ends| format!("there are {} ends", ends.len()))?;
         Kept::restore("lots-1".to_owned(), second, first)
+    }
+
+    #[test]
+    fn sessions_wait_no_longer_than_the_limit_whatever_a_worker_asks_for() {
+        let mut kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
+        kept.sessions.insert(1, KeptSession { linger_seconds: u64::MAX, ..session(1) });
+        let (short, long) = (Duration::from_secs(1), Duration::from_mins(1));
+        let until = |longest| kept.wait_until(short, longest) - Instant::now();
+        assert!(until(long) <= long && until(long) > short, "{:?}", until(long));
+        assert!(until(Duration::from_secs(u64::MAX)) > long);
     }
 
     #[test]

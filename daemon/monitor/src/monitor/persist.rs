@@ -10,6 +10,7 @@ use sockbroker_sys::sealed;
 
 use super::host::{Host, Limits};
 use super::keep::{CRASHES, Kept, STORE};
+use super::remote::is_remote;
 use super::state::{EXHAUSTED_PAUSE, Monitor};
 use crate::channel::ChannelError;
 use crate::message::{FromKept, KeptSession, LOTS, PersistRefusal, Persisted, ToKept, ToWorker};
@@ -29,6 +30,7 @@ impl<H: Host> Monitor<H> {
         }
         for (name, mut ends) in pairs {
             let number = name.strip_prefix(STORED).and_then(|number| number.parse::<u64>().ok());
+            let number = number.filter(|number| *number < u64::MAX / 2);
             let kept = match (ends.pop(), ends.pop(), number) {
                 (Some(first), Some(second), Some(number)) if ends.is_empty() => {
                     self.next_lots = self.next_lots.max(number + 1);
@@ -49,11 +51,14 @@ impl<H: Host> Monitor<H> {
                 Ok(kept) if kept.sessions.is_empty() => {
                     tracing::info!(name, "discarded stored lots without sessions");
                 }
-                Ok(mut kept) if !self.kept.contains_key(&kept.owner) => {
+                // The numbers of remote principals are others after a restart.
+                Ok(mut kept)
+                    if !self.kept.contains_key(&kept.owner) && !is_remote(kept.owner.uid) =>
+                {
                     let (uid, sessions) = (kept.owner.uid, kept.sessions.len());
                     tracing::info!(uid, sessions, "kept the sessions of an earlier broker");
                     self.serial = self.serial.max(kept.serial + 1);
-                    kept.expires = Some(Instant::now() + kept.wait(self.limits.reattach));
+                    kept.expires = Some(kept.wait_until(self.limits.reattach, self.limits.linger));
                     kept.handles = self.allowance(kept.owner.uid);
                     self.kept.insert(kept.owner.clone(), kept);
                     continue;
@@ -153,6 +158,10 @@ impl<H: Host> Monitor<H> {
             // Its restrictions and its token stay.
             known.linger_seconds = session.linger_seconds;
         } else {
+            // The worker refuses it too. The numbers of remote principals change hands.
+            if is_remote(peer.uid) {
+                return Err(PersistRefusal::Failed(libc::EOPNOTSUPP));
+            }
             let held = self.kept.get(peer).map_or(0, Kept::bytes);
             if held + session.facts.len() > self.texts() {
                 return Err(PersistRefusal::Failed(libc::ENOBUFS));
@@ -320,7 +329,7 @@ impl<H: Host> Monitor<H> {
 
     /// The worker of a principal has ended: what it left waits for the next one.
     pub(super) fn leave_lots(&mut self, peer: &Credentials) {
-        let reattach = self.limits.reattach;
+        let (reattach, longest) = (self.limits.reattach, self.limits.linger);
         let Some(kept) = self.kept.get_mut(peer) else { return };
         kept.waiting.clear();
         let uid = peer.uid;
@@ -337,7 +346,7 @@ impl<H: Host> Monitor<H> {
             return self.discard_lots(peer);
         }
         kept.recovering = false;
-        kept.expires = Some(Instant::now() + kept.wait(reattach));
+        kept.expires = Some(kept.wait_until(reattach, longest));
     }
 
     /// Closes what lies in the lots of a principal.
