@@ -17,7 +17,7 @@ fn credentials_readable_only_by_root_override_host_files() {
     guest.ok(&format!("chmod 0600 {STORE}/*; systemctl restart sockbrokerd.service"));
     let output = info();
     let place = "/run/credentials/sockbrokerd.service/policy.toml";
-    assert!(output.contains(&format!("1 rules from {place}")), "{output}");
+    assert!(output.contains(&format!("1 rule from {place}")), "{output}");
     let limits = guest.ok_as("alice", "sockbroker info --limits");
     let limit = limits.lines().find(|line| line.starts_with("batch_calls")).unwrap();
     assert_eq!(limit.split_whitespace().nth(1), Some("7"), "{limit}");
@@ -25,7 +25,7 @@ fn credentials_readable_only_by_root_override_host_files() {
     let refused = guest.run_as("alice", "sockbroker call socket.socket");
     assert!(refused.code != Some(0) && refused.output.contains("no rule allows it"), "{refused:?}");
     guest.ok("systemctl reload sockbrokerd.service");
-    assert!(info().contains(&format!("1 rules from {place}")), "{}", info());
+    assert!(info().contains(&format!("1 rule from {place}")), "{}", info());
     // The unit checks the credentials before it starts the service.
     guest.write(&format!("{STORE}/sockbrokerd.policy.toml"), "version = 9\n");
     assert_ne!(guest.run("systemctl restart sockbrokerd.service").code, Some(0));
