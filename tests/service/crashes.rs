@@ -105,7 +105,7 @@ fn assert_undisturbed(guest: &Guest, mut carol: Child, monitor: &str) {
 
 /// Returns the name of the worker of a user.
 fn worker_of(guest: &Guest, user: &str) -> String {
-    format!("{WORKER} (uid {})", guest.ok(&format!("id -u {user}")).trim())
+    format!("{WORKER} {user} (uid {})", guest.ok(&format!("id -u {user}")).trim())
 }
 
 /// Waits until the service has a process with this name.
