@@ -8,10 +8,12 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 use sockbroker_proto::channel::{ChannelFrame, write_frame};
 use sockbroker_sys::{option, socket};
+use sockbroker_test_support::channel::{
+    Channel, FRAMES, connected, exact, is_closed, local, path, rest,
+};
 use sockbroker_test_support::{Daemon, HANG, LspClient, bounded, until};
 
 use crate::broker::broker;
-use crate::channels::{Channel, FRAMES, connected, exact, is_closed, local, path, rest};
 
 /// A handle that is connected to a socket of the test; the kernel buffers little between them.
 fn narrow(client: &mut LspClient) -> (u64, TcpStream) {
@@ -272,5 +274,76 @@ fn listening_socket_has_no_channel() {
         client.call("socket.listen", json!([later])).result();
         let (errno, reason) = channel.reset();
         assert!(errno == libc::EINVAL && reason.contains("listens"), "{errno} {reason}");
+    });
+}
+
+#[test]
+fn failed_send_after_the_end_of_the_peer_ends_the_channel() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (handle, peer) = connected(&mut client);
+        let params = json!({ "handle": handle, "want_fd": true, "close": true });
+        let mut stream = local(&mut client, params);
+        drop(peer);
+        assert_eq!(rest(&mut stream), b"");
+        // The peer resets the connection when data arrives: the next send fails.
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        let error = loop {
+            if let Err(error) = stream.write_all(&[0; 4096]) {
+                break error;
+            }
+        };
+        // A reset if the broker had not read everything.
+        let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+        assert!(kinds.contains(&error.kind()), "{error}");
+        until("the handle is closed", || is_closed(&mut client, handle));
+    });
+}
+
+#[test]
+fn client_that_closes_without_reading_ends_the_channel() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (handle, mut peer) = connected(&mut client);
+        let params = json!({ "handle": handle, "want_fd": true, "close": true });
+        let mut stream = local(&mut client, params);
+        peer.write_all(b"first, and never read").unwrap();
+        assert_eq!(exact(&mut stream, 5), b"first");
+        stream.write_all(b"last").unwrap();
+        drop(stream);
+        assert_eq!(rest(&mut peer), b"last");
+        until("the handle is closed", || is_closed(&mut client, handle));
+    });
+}
+
+#[test]
+fn client_that_does_not_read_gets_the_failure_of_its_writes() {
+    bounded(20, || {
+        let broker = broker();
+        let mut client = broker.lsp();
+        let (handle, mut peer) = connected(&mut client);
+        let params = json!({ "handle": handle, "want_fd": true, "close": true });
+        let mut stream = local(&mut client, params);
+        // More than the pair holds.
+        let mut written = 0;
+        peer.set_nonblocking(true).unwrap();
+        until("the peer has written", || {
+            written += peer.write(&[1; 8192]).unwrap_or(0);
+            written > 600_000
+        });
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        stream.write_all(b"unread").unwrap();
+        until("the data has arrived", || peer.peek(&mut [0; 6]).is_ok());
+        drop(peer);
+        let error = loop {
+            if let Err(error) = stream.write_all(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        drop(stream);
+        until("the handle is closed", || is_closed(&mut client, handle));
     });
 }

@@ -5,10 +5,10 @@ use std::net::TcpStream;
 
 use serde_json::json;
 use sockbroker_proto::channel::ChannelFrame;
+use sockbroker_test_support::channel::{Channel, FRAMES, connected, exact, local, path};
 use sockbroker_test_support::{LspClient, bounded, until};
 
 use crate::broker::limited;
-use crate::channels::{Channel, FRAMES, connected, exact, local, path};
 
 #[test]
 fn limits_on_channels_are_enforced_and_named() {

@@ -1,128 +1,23 @@
 //! Channels: the data of a socket on a connection or a descriptor of its own.
 
 use std::io::Write as _;
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use sockbroker_proto::channel::{ChannelFrame, HEAD_BYTES, read_frame, write_frame};
+use sockbroker_proto::channel::ChannelFrame;
+use sockbroker_test_support::channel::{
+    Channel, FRAMES, connected, exact, is_closed, local, path, rest,
+};
 use sockbroker_test_support::user::NOBODY;
-use sockbroker_test_support::{Answer, Daemon, HANG, HttpClient, LspClient, bounded, until};
+use sockbroker_test_support::{Answer, HANG, bounded, until};
 
 use crate::broker::broker;
 use crate::other_user::available_or_skip;
 
-pub(crate) const FRAMES: &str = "sockbroker-channel";
 const RAW: &str = "sockbroker-raw";
-
-/// A channel of frames.
-pub(crate) struct Channel(pub(crate) HttpClient);
-
-impl Channel {
-    /// Begins the channel of a token, and sends this after the request, without waiting for the response.
-    pub(crate) fn begin_with(broker: &Daemon, path: &str, early: &[ChannelFrame<'_>]) -> Self {
-        let mut client = broker.http();
-        let fields = [("connection", "upgrade"), ("upgrade", FRAMES)];
-        client.send(&format!("GET {path}"), &fields, b"");
-        let mut channel = Self(client);
-        for frame in early {
-            channel.send(*frame);
-        }
-        let response = channel.0.read().unwrap();
-        assert_eq!((response.status, response.field("upgrade")), (101, Some(FRAMES)));
-        channel
-    }
-
-    pub(crate) fn open(broker: &Daemon, client: &mut LspClient, handle: u64) -> Self {
-        Self::begin_with(broker, &path(&client.call("channel.open", json!([handle]))), &[])
-    }
-
-    pub(crate) fn send(&mut self, frame: ChannelFrame<'_>) {
-        let mut bytes = Vec::new();
-        write_frame(&mut bytes, frame).unwrap();
-        self.0.wire.send(&bytes, &[]).unwrap();
-    }
-
-    /// Passes the next frame to a function; `None` at the end of the connection.
-    pub(crate) fn next<T>(&mut self, read: impl FnOnce(ChannelFrame<'_>) -> T) -> Option<T> {
-        let head = self.0.wire.take(HEAD_BYTES)?.to_vec();
-        let length = u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize;
-        let bytes = [head, self.0.wire.take(length)?.to_vec()].concat();
-        let Ok(Some((frame, whole))) = read_frame(&bytes) else { panic!("{bytes:?}") };
-        assert_eq!(whole, bytes.len());
-        Some(read(frame))
-    }
-
-    /// Reads this many bytes of data frames.
-    pub(crate) fn data(&mut self, length: usize) -> Vec<u8> {
-        let mut data = Vec::new();
-        while data.len() < length {
-            self.next(|frame| match frame {
-                ChannelFrame::Data(piece) => data.extend_from_slice(piece),
-                other => panic!("{other:?}"),
-            })
-            .unwrap();
-        }
-        data
-    }
-
-    pub(crate) fn expect(&mut self, wanted: ChannelFrame<'_>) {
-        self.next(|frame| assert_eq!(frame, wanted)).unwrap();
-    }
-
-    /// The error number and the reason of the last frame.
-    pub(crate) fn reset(&mut self) -> (i32, String) {
-        let reset = self.next(|frame| match frame {
-            ChannelFrame::Reset { errno, reason } => (errno.into(), reason.to_owned()),
-            other => panic!("{other:?}"),
-        });
-        assert!(self.0.wire.take(1).is_none(), "a frame after the last one");
-        reset.unwrap()
-    }
-}
-
-pub(crate) fn path(answer: &Answer) -> String {
-    answer.result()["path"].as_str().unwrap().to_owned()
-}
-
-/// The descriptor of a channel.
-pub(crate) fn local(client: &mut LspClient, params: Value) -> UnixStream {
-    let mut answer = client.call("channel.open", params);
-    assert_eq!(answer.result()["fd"], true);
-    let stream = UnixStream::from(answer.descriptors.remove(0));
-    stream.set_read_timeout(Some(HANG)).unwrap();
-    stream
-}
-
-/// A handle that is connected to a socket of the test.
-pub(crate) fn connected(client: &mut LspClient) -> (u64, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let handle = client.call("socket.create_connection", json!([["127.0.0.1", port]])).handle();
-    let peer = listener.accept().unwrap().0;
-    peer.set_read_timeout(Some(HANG)).unwrap();
-    (handle, peer)
-}
-
-pub(crate) fn rest(stream: &mut impl std::io::Read) -> Vec<u8> {
-    let mut data = Vec::new();
-    stream.read_to_end(&mut data).unwrap();
-    data
-}
-
-pub(crate) fn exact(stream: &mut impl std::io::Read, length: usize) -> Vec<u8> {
-    let mut data = vec![0; length];
-    stream.read_exact(&mut data).unwrap();
-    data
-}
-
-pub(crate) fn is_closed(client: &mut LspClient, handle: u64) -> bool {
-    let answer = client.call("socket.attributes", json!([handle]));
-    answer.is_fault() && answer.fault().kind() == (4000, "handle")
-}
 
 #[test]
 fn channel_moves_both_directions_and_ends_each_alone() {
@@ -191,77 +86,6 @@ fn descriptor_of_a_channel_is_a_stream_with_half_close() {
         stream.write_all(b"all").unwrap();
         drop(stream);
         assert_eq!(rest(&mut peer), b"all");
-        until("the handle is closed", || is_closed(&mut client, handle));
-    });
-}
-
-#[test]
-fn failed_send_after_the_end_of_the_peer_ends_the_channel() {
-    bounded(20, || {
-        let broker = broker();
-        let mut client = broker.lsp();
-        let (handle, peer) = connected(&mut client);
-        let params = json!({ "handle": handle, "want_fd": true, "close": true });
-        let mut stream = local(&mut client, params);
-        drop(peer);
-        assert_eq!(rest(&mut stream), b"");
-        // The peer resets the connection when data arrives: the next send fails.
-        stream.set_write_timeout(Some(HANG)).unwrap();
-        let error = loop {
-            if let Err(error) = stream.write_all(&[0; 4096]) {
-                break error;
-            }
-        };
-        // A reset if the broker had not read everything.
-        let kinds = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
-        assert!(kinds.contains(&error.kind()), "{error}");
-        until("the handle is closed", || is_closed(&mut client, handle));
-    });
-}
-
-#[test]
-fn client_that_closes_without_reading_ends_the_channel() {
-    bounded(20, || {
-        let broker = broker();
-        let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let params = json!({ "handle": handle, "want_fd": true, "close": true });
-        let mut stream = local(&mut client, params);
-        peer.write_all(b"first, and never read").unwrap();
-        assert_eq!(exact(&mut stream, 5), b"first");
-        stream.write_all(b"last").unwrap();
-        drop(stream);
-        assert_eq!(rest(&mut peer), b"last");
-        until("the handle is closed", || is_closed(&mut client, handle));
-    });
-}
-
-#[test]
-fn client_that_does_not_read_gets_the_failure_of_its_writes() {
-    bounded(20, || {
-        let broker = broker();
-        let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let params = json!({ "handle": handle, "want_fd": true, "close": true });
-        let mut stream = local(&mut client, params);
-        // More than the pair holds.
-        let mut written = 0;
-        peer.set_nonblocking(true).unwrap();
-        until("the peer has written", || {
-            written += peer.write(&[1; 8192]).unwrap_or(0);
-            written > 600_000
-        });
-        stream.set_write_timeout(Some(HANG)).unwrap();
-        stream.write_all(b"unread").unwrap();
-        until("the data has arrived", || peer.peek(&mut [0; 6]).is_ok());
-        drop(peer);
-        let error = loop {
-            if let Err(error) = stream.write_all(&[0; 4096]) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-        drop(stream);
         until("the handle is closed", || is_closed(&mut client, handle));
     });
 }

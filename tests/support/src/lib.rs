@@ -37,6 +37,7 @@ pub mod lsp;
 pub mod ndjson;
 pub mod http;
 pub mod websocket;
+pub mod channel;
 pub mod stdio;
 pub mod sshd;
 pub mod user;

@@ -1,7 +1,7 @@
 //! `sockbroker agent`: descriptors for the sockets of a broker that passes none.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -11,6 +11,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_client::{Domain, Error, Protocol, Type, blocking};
+use sockbroker_test_support::channel::{connected, is_closed, local, rest};
 use sockbroker_test_support::daemon::{kill_process, terminate_process};
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::sshd::installed_or_skip;
@@ -69,33 +70,8 @@ impl Drop for Agent {
     }
 }
 
-/// A connected handle and its peer.
-fn connected(client: &mut LspClient) -> (u64, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let handle = client.call("socket.create_connection", json!([["127.0.0.1", port]])).handle();
-    let peer = listener.accept().unwrap().0;
-    peer.set_read_timeout(Some(HANG)).unwrap();
-    (handle, peer)
-}
-
 fn channel(client: &mut LspClient, handle: u64) -> UnixStream {
-    let params = json!({ "handle": handle, "want_fd": true, "close": true });
-    let mut answer = client.call("channel.open", params);
-    assert_eq!(*answer.result(), json!({ "fd": true }));
-    let stream = UnixStream::from(answer.descriptors.remove(0));
-    stream.set_read_timeout(Some(HANG)).unwrap();
-    stream
-}
-
-fn rest(stream: &mut impl std::io::Read) -> Vec<u8> {
-    let mut data = Vec::new();
-    stream.read_to_end(&mut data).unwrap();
-    data
-}
-
-fn is_closed(client: &mut LspClient, handle: u64) -> bool {
-    client.call("socket.attributes", json!([handle])).is_fault()
+    local(client, json!({ "handle": handle, "want_fd": true, "close": true }))
 }
 
 /// What a descriptor of a remote socket does.
