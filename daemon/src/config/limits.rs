@@ -242,14 +242,14 @@ impl Limits {
         // One of the two descriptors of each stays here, unless the channel is a connection.
         self.channels_in_all = self.channels_in_all.min(open_files / 16);
         self.channels_per_user = self.channels_per_user.min((open_files / 32).max(1));
-        let kept = OWN.min(open_files / 4)
-            + self.connections
-            + self.connections_reserved
-            + self.channels_in_all;
-        let rest = open_files.saturating_sub(kept);
+        let kept = OWN.min(open_files / 4) + self.connections + self.connections_reserved;
+        let shared = open_files.saturating_sub(kept);
+        let rest = shared.saturating_sub(self.channels_in_all);
         let in_all = rest.saturating_mul(9) / 10;
         self.handles_in_all = self.handles_in_all.min(in_all);
-        self.handles_per_user = self.handles_per_user.min(rest.saturating_mul(4) / 5);
+        // Channels take from what is left for others.
+        let of_user = (shared.saturating_mul(4) / 5).min(in_all.saturating_mul(19) / 20);
+        self.handles_per_user = self.handles_per_user.min(of_user);
         // A parked handle is a descriptor in flight (`unix(7)`); those of connections and answers count too.
         let parked = self.handles_per_user / 2;
         self.persistent_handles_per_user = self.persistent_handles_per_user.min(parked);
@@ -320,7 +320,7 @@ mod tests {
     fn no_user_can_take_all_open_files() {
         let mut limits = Limits::default();
         limits.fit(20_000);
-        assert_eq!((limits.handles_per_user, limits.handles_in_all), (13_297, 14_959));
+        assert_eq!((limits.handles_per_user, limits.handles_in_all), (14_211, 14_959));
         assert_eq!((limits.connections, limits.connections_per_user), (2048, 1024));
         let mut limits: Limits = toml::from_str("handles_per_user = 3").unwrap();
         limits.fit(1 << 20);
