@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -163,7 +163,7 @@ async fn copy(
     let (mut from_worker, mut to_worker) = worker.into_split();
     {
         let up = copy_up(&mut from_client, &mut to_worker, input);
-        let down = copy_down(&mut from_worker, &mut to_client);
+        let down = copy_down(&mut from_worker, &mut to_client, last_bytes);
         tokio::pin!(up, down);
         tokio::select! {
             () = &mut down => {}
@@ -172,7 +172,7 @@ async fn copy(
                 Up::WorkerGone => down.await,
                 Up::Ended => tokio::select! {
                     () = &mut down => {}
-                    () = hung_up(&socket) => return,
+                    () = hung_up(socket.as_fd()) => return,
                 },
             },
         }
@@ -181,9 +181,9 @@ async fn copy(
     drop(timeout(last_bytes, discard(&mut from_client)).await);
 }
 
-/// Waits until the client has closed both directions. Only the end of its writing shows at once.
-async fn hung_up(socket: &OwnedFd) {
-    while !sys_stream::is_hung_up(socket.as_fd()).unwrap_or(true) {
+/// Waits until the other end has closed both directions. Only the end of its writing shows at once.
+async fn hung_up(socket: BorrowedFd<'_>) {
+    while !sys_stream::is_hung_up(socket).unwrap_or(true) {
         sleep(HANG_UP_CHECK).await;
     }
 }
@@ -214,20 +214,32 @@ async fn copy_up(
     }
 }
 
-/// Ends with the worker, or with the client.
-async fn copy_down(from_worker: &mut OwnedReadHalf, to_client: &mut WriteHalf<Tls>) {
+/// Ends with the worker, or with the client. A client that does not read keeps its place only as long as the worker serves
+/// it, and `last_bytes` longer.
+async fn copy_down(
+    from_worker: &mut OwnedReadHalf,
+    to_client: &mut WriteHalf<Tls>,
+    last_bytes: Duration,
+) {
     let mut buffer = vec![0; BUFFER];
     loop {
         // An error is an end too: the worker has closed with unread input.
         let read = from_worker.read(&mut buffer).await.unwrap_or(0);
         let bytes = buffer.get(..read).unwrap_or_default();
         if read == 0 {
-            // The client may have gone.
-            drop(to_client.shutdown().await);
+            // The client may have gone, or not read.
+            drop(timeout(last_bytes, to_client.shutdown()).await);
             return;
         }
-        if to_client.write_all(bytes).await.is_err() || to_client.flush().await.is_err() {
-            return;
+        let writing = async { to_client.write_all(bytes).await.and(to_client.flush().await) };
+        let given_up = async {
+            hung_up(from_worker.as_ref().as_fd()).await;
+            sleep(last_bytes).await;
+        };
+        tokio::select! {
+            biased;
+            written = writing => if written.is_err() { return },
+            () = given_up => return,
         }
     }
 }

@@ -119,6 +119,35 @@ fn handshakes_beyond_the_limit_wait_until_others_end() {
     });
 }
 
+#[test]
+fn clients_that_do_not_read_keep_no_place_when_their_worker_has_ended_the_connection() {
+    bounded(100, || {
+        let with = |start: sockbroker_test_support::Start| {
+            let start = start.limit("remote_connections", 2).limit("handshakes", 1);
+            start.limit("stall_seconds", 1).policy(POLICY)
+        };
+        let lab = Lab::start_with(Files::new(), "", with);
+        let alice = lab.files.authority.client("spiffe://lab/alice");
+        let calls = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"rpc.discover\"}\n".repeat(100);
+        let mut deaf = Vec::new();
+        // More than there are places.
+        while deaf.len() < 6 {
+            let mut client = lab.connect(Some(&alice));
+            let Ok(Some(answer)) = client.try_call("session.info", Value::Null) else { continue };
+            // A refusal: the earlier ones are still served.
+            if answer.get("result").is_some() {
+                client.send(calls.as_bytes());
+                deaf.push(client);
+            }
+        }
+        until("another client is served", || {
+            let mut bob = lab.connect(Some(&lab.files.authority.client("spiffe://lab/bob")));
+            let answer = bob.try_call("session.info", Value::Null);
+            answer.is_ok_and(|answer| answer.is_some_and(|answer| answer.get("result").is_some()))
+        });
+    });
+}
+
 /// The number of the gateway of a broker.
 fn gateway(broker: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").unwrap();
