@@ -122,8 +122,8 @@ impl Call {
         (call, verb): (&'static str, Verb),
     ) -> OpResult<Target> {
         let (rights, actual) = (self.rights(), entry.actual());
-        let looks = rights.looks_at(verb).path;
-        if self.caller().is_broker() && rights.is_owner() && !looks {
+        let judged = rights.depends_on(verb).path;
+        if self.caller().is_broker() && rights.is_owner() && !judged {
             // The broker passes the path to the kernel, unless it leads to its own control socket.
             let is_own = match self.broker().control.get().filter(|_| verb != Verb::Bind) {
                 Some(control) => {

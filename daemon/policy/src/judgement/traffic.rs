@@ -62,7 +62,7 @@ pub struct Listen {
     pub socket: SocketSpec,
     /// The backlog.
     pub backlog: i32,
-    /// The name it is bound to, where a rule looks at it.
+    /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
 }
 
@@ -77,7 +77,7 @@ impl Request for Listen {
 pub struct Accept {
     /// The socket that listens.
     pub socket: SocketSpec,
-    /// The name it is bound to, where a rule looks at it.
+    /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
 }
 
@@ -94,9 +94,9 @@ pub struct Connect {
     pub socket: SocketSpec,
     /// The address, after resolution: never one that the kernel would replace by another.
     pub target: Target,
-    /// The name it is bound to, where a rule looks at it.
+    /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
-    /// The interfaces that the address and the socket name, where a rule looks at them.
+    /// The interfaces that the address and the socket name, if a rule depends on them.
     pub interfaces: Vec<String>,
     /// The time since this session looked the address up.
     pub looked_up: Option<Duration>,
@@ -180,9 +180,9 @@ pub struct Send {
     pub contents: MessageContents,
     /// Further ends that it may reach, where a rule asks for them: the peer, the header's destination.
     pub remotes: Vec<SocketName>,
-    /// The sources it can have, where a rule looks at them: of the socket, the message, its header.
+    /// The sources it can have, if a rule depends on them: of the socket, the message, its header.
     pub locals: Vec<SocketName>,
-    /// The interfaces that the message or the socket names, where a rule looks at them.
+    /// The interfaces that the message or the socket names, if a rule depends on them.
     pub interfaces: Vec<String>,
     /// The time since this session looked the destination up.
     pub looked_up: Option<Duration>,
@@ -309,9 +309,9 @@ impl Request for Send {
 pub struct Receive {
     /// The socket.
     pub socket: SocketSpec,
-    /// The ends it can be connected to, where a rule looks at them.
+    /// The ends it can be connected to, if a rule depends on them.
     pub peers: Vec<SocketName>,
-    /// For a packet socket: the interface it is bound to, where a rule looks at it.
+    /// For a packet socket: the interface it is bound to, if a rule depends on it.
     pub interface: Option<String>,
     /// The most bytes of each message.
     pub length: usize,
