@@ -1,5 +1,5 @@
-//! Where a program runs whose sockets are in a named network namespace: in an empty network of its own, so that what the
-//! broker does not make reaches no other network either.
+//! The namespaces of a program whose sockets are in a named network namespace. The program runs in an empty network, so
+//! that a socket that the broker does not make reaches no network.
 
 use std::fs;
 use std::io;
