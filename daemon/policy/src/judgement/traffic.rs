@@ -24,7 +24,6 @@ use sockbroker_proto::socket_spec::SocketSpec;
 /// `bind`.
 #[derive(Debug, Clone)]
 pub struct Bind {
-    /// The socket.
     pub socket: SocketSpec,
     /// The address, after resolution.
     pub target: Target,
@@ -58,9 +57,7 @@ impl Request for Bind {
 /// `listen`.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// The socket.
     pub socket: SocketSpec,
-    /// The backlog.
     pub backlog: i32,
     /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
@@ -90,7 +87,6 @@ impl Request for Accept {
 /// `connect`.
 #[derive(Debug, Clone)]
 pub struct Connect {
-    /// The socket.
     pub socket: SocketSpec,
     /// The address, after resolution: never one that the kernel would replace by another.
     pub target: Target,
@@ -171,7 +167,6 @@ pub struct MessageContents {
 /// Any sending call.
 #[derive(Debug)]
 pub struct Send {
-    /// The socket.
     pub socket: SocketSpec,
     /// The destination of this message, after resolution: never one in whose place the kernel would put
     /// another.
@@ -307,7 +302,6 @@ impl Request for Send {
 /// Any receiving call. On a packet socket it captures.
 #[derive(Debug, Clone)]
 pub struct Receive {
-    /// The socket.
     pub socket: SocketSpec,
     /// The ends it can be connected to, if a rule depends on them.
     pub peers: Vec<SocketName>,
