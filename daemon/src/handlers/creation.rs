@@ -12,7 +12,7 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
 use crate::network::open;
 use crate::network::other_namespace::{self, Selection};
-use crate::network::resolve::Question;
+use crate::network::resolve::AddressQuery;
 use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::ops::option;
@@ -185,8 +185,9 @@ pub(super) async fn connection(
 ) -> OpResult<Created> {
     let (host, port) = host_and_port(wanted.address)?;
     let selection = call.selection(wanted.netns)?;
-    let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
-    let found = call.look_up(&selection.namespace, question).await?;
+    let query =
+        AddressQuery { host, service: port, kind: libc::SOCK_STREAM, ..AddressQuery::default() };
+    let found = call.look_up(&selection.namespace, query).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
         match connect_one(call, &info, (&selection, wanted.source), timeout).await {
