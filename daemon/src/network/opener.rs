@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 use crate::descriptor::Descriptor;
 use crate::table::permitted::Socket;
 
-/// How long the opener may take to answer. Then its channel is of no use, and the worker ends.
+/// How long the opener may take to answer. Afterwards the channel is dropped, and the worker ends.
 const PROMPT: Duration = Duration::from_secs(5);
 /// The same for slow requests.
 const SLOW: Duration = Duration::from_mins(10);
@@ -43,7 +43,7 @@ struct Inner {
     broken: Notify,
 }
 
-/// A channel for requests; `None` once it is of no use.
+/// A channel for requests; `None` after it failed.
 #[derive(Debug)]
 struct Requests {
     channel: Mutex<Option<OpenerChannel>>,
@@ -67,7 +67,7 @@ impl Opener {
         })))
     }
 
-    /// Waits until a channel is of no use.
+    /// Waits until a channel fails.
     pub async fn broken(&self) {
         self.0.broken.notified().await;
     }

@@ -160,7 +160,7 @@ pub fn open_in(
     namespaces.create(&selected.find(namespaces)?, spec)
 }
 
-/// Interfaces of another network namespace, likewise.
+/// Interfaces of another network namespace, for a broker of one process.
 pub fn interfaces_in(
     namespaces: &Namespaces,
     selected: Selected<'_>,

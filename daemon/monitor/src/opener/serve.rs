@@ -103,7 +103,7 @@ fn serve_next<H: Host + Send + 'static>(
             descriptors,
         });
     }
-    // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
+    // The monitor sends the cookie of a connection, and the channel of a reader, before the worker gets them.
     let (connection, _) = parts(&descriptors);
     let lacks_reader = matches!(opener_request.request, Request::Capture { .. })
         && !opener.captures.has_reader(worker.number);
