@@ -209,7 +209,7 @@ impl Relay {
         let (user, open) = (self.user.another(), self.channels.begin());
         let requests = requests.clone();
         thread::Builder::new().spawn(move || {
-            channel::run(&path, wanted, &remote, &own);
+            channel::run(&path, wanted, &remote, &own, &[]);
             // Best effort: without the broker there is no socket either.
             last.and_then(|request| request.write(&lock(&requests), &[]).ok());
             drop((user, open));
