@@ -9,6 +9,7 @@
 mod users;
 mod open_channels;
 mod framed;
+mod pair;
 mod channel;
 mod relay;
 mod socks;
@@ -28,6 +29,7 @@ use sockbroker_client::{Dialer, Endpoint};
 use sockbroker_sys::process::{effective_uid, raise_open_files};
 use sockbroker_sys::{credentials, poll};
 
+use crate::agent::pair::Pair;
 use crate::agent::relay::Relay;
 use crate::agent::socks::Proxy;
 use crate::agent::users::Users;
@@ -64,6 +66,9 @@ pub(crate) struct AgentArgs {
     /// Serve SOCKS5 on this port of 127.0.0.1, for programs of this user alone; 0: the kernel chooses the port.
     #[arg(long, value_name = "PORT")]
     pub(crate) socks: Option<u16>,
+    /// What the descriptors of streams are.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) pair: Pair,
     /// End when no program has used the agent for this time. Default: end by a signal alone.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) idle: Option<u32>,
@@ -97,7 +102,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
             && is_own(&stream)
             && let Some(user) = users.begin()
         {
-            let relay = Relay::new(dialer.clone(), user);
+            let relay = Relay::new(dialer.clone(), user, args.pair);
             thread::Builder::new().spawn(move || relay.run(&stream)).map_err(system)?;
         }
         if let Some(proxy) = &proxy {

@@ -1,9 +1,9 @@
 //! Passes the frames of one client on, and answers `channel.open` with descriptors.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,9 +13,10 @@ use sockbroker_client::Dialer;
 use sockbroker_proto::error::ErrorKind;
 use sockbroker_sys::{poll, stream};
 
-use crate::agent::channel::{self, Wanted};
+use crate::agent::channel::{self, LocalEnd, Wanted};
 use crate::agent::framed::{Frame, Reader};
 use crate::agent::open_channels::OpenChannels;
+use crate::agent::pair::{self, Pair};
 use crate::agent::users::User;
 
 /// The error of a call that would pass descriptors to or from the remote broker.
@@ -30,6 +31,7 @@ const OPEN: [&str; 5] = ["handle", "want_fd", "framing", "direction", "close"];
 pub(super) struct Relay {
     dialer: Arc<Dialer>,
     user: User,
+    pair: Pair,
     /// The channels that were asked for, by the ids of their requests as JSON.
     waiting: Mutex<HashMap<String, Asked>>,
     channels: OpenChannels,
@@ -57,8 +59,8 @@ struct Detached {
 }
 
 impl Relay {
-    pub(super) fn new(dialer: Arc<Dialer>, user: User) -> Self {
-        Self { dialer, user, waiting: Mutex::default(), channels: OpenChannels::default() }
+    pub(super) fn new(dialer: Arc<Dialer>, user: User, pair: Pair) -> Self {
+        Self { dialer, user, pair, waiting: Mutex::default(), channels: OpenChannels::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
@@ -190,7 +192,7 @@ impl Relay {
             match self.begin(granted, requests) {
                 Ok(clients) => {
                     let answer = Frame::of(message.to_string().into_bytes(), 1);
-                    answer.write(&lock(answers), &[clients.into()])?;
+                    answer.write(&lock(answers), &[clients])?;
                 }
                 Err(error) => {
                     let id = message.get("id").cloned().unwrap_or_default();
@@ -202,10 +204,31 @@ impl Relay {
     }
 
     /// Begins a channel, and returns the client's end.
-    fn begin(&self, granted: Granted, requests: &Arc<Mutex<UnixStream>>) -> io::Result<UnixStream> {
+    fn begin(&self, granted: Granted, requests: &Arc<Mutex<UnixStream>>) -> io::Result<OwnedFd> {
+        // Frames are for programs that know the protocol.
+        if self.pair == Pair::Tcp && !granted.wanted.frames {
+            let (own, clients) = pair::tcp()?;
+            self.serve(granted, own, requests)?;
+            return Ok(clients.into());
+        }
+        let (own, clients) = UnixStream::pair()?;
+        self.serve(granted, own, requests)?;
+        Ok(clients.into())
+    }
+
+    /// Begins a channel with the agent's end of a pair.
+    fn serve<E>(
+        &self,
+        granted: Granted,
+        own: E,
+        requests: &Arc<Mutex<UnixStream>>,
+    ) -> io::Result<()>
+    where
+        E: LocalEnd + Send + 'static,
+        for<'a> &'a E: Read + Write,
+    {
         let Granted { wanted, path, last } = granted;
         let remote = self.dialer.dial().map_err(io::Error::other)?;
-        let (own, clients) = UnixStream::pair()?;
         let (user, open) = (self.user.another(), self.channels.begin());
         let requests = requests.clone();
         thread::Builder::new().spawn(move || {
@@ -214,7 +237,7 @@ impl Relay {
             last.and_then(|request| request.write(&lock(&requests), &[]).ok());
             drop((user, open));
         })?;
-        Ok(clients)
+        Ok(())
     }
 }
 

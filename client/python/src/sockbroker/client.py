@@ -126,7 +126,7 @@ class Client:
             from .routes import find  # as above
 
             self._route = None  # ends it, unless sessions use it
-            self._route = find(self.settings.endpoint, self.has_channels)
+            self._route = find(self.settings.endpoint, self.has_channels, self.settings.pair)
         return self._route
 
     def _retire(self, session: Session) -> None:
