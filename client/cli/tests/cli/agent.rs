@@ -21,17 +21,17 @@ use crate::program::{Outcome, PROGRAM, broker, command, endpoint, run};
 use crate::remote::Lab;
 
 /// A running agent.
-struct Agent {
+pub(crate) struct Agent {
     process: Child,
     folder: Folder,
 }
 
 impl Agent {
-    fn start(url: &str, idle: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start(url: &str, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let folder = Folder::new();
         let path = folder.join("agents/one");
         let mut arguments = vec!["--broker", url, "agent", "--listen", path.to_str().unwrap()];
-        arguments.extend(idle);
+        arguments.extend(options);
         let mut command = command(&arguments);
         prepare(&mut command);
         let process = command.spawn().unwrap();
@@ -51,11 +51,11 @@ impl Agent {
         children.unwrap().trim().parse().unwrap()
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("agents/one")
     }
 
-    fn client(&self) -> LspClient {
+    pub(crate) fn client(&self) -> LspClient {
         LspClient::connect(&self.path())
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Agent {
     }
 }
 
-fn channel(client: &mut LspClient, handle: u64) -> UnixStream {
+pub(crate) fn channel(client: &mut LspClient, handle: u64) -> UnixStream {
     local(client, json!({ "handle": handle, "want_fd": true, "close": true }))
 }
 

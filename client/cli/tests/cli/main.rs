@@ -13,6 +13,7 @@ mod lists;
 mod nc;
 mod netns;
 mod agent;
+mod pairs;
 mod socks;
 mod ping;
 mod ssh;
