@@ -8,7 +8,9 @@
 mod users;
 mod open_channels;
 mod framed;
+mod refusals;
 mod channel;
+mod asked;
 mod relay;
 
 use std::fs::{self, File};
