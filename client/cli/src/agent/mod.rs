@@ -5,6 +5,7 @@
 //! channels with descriptors: the remote broker returns a token, [`channel`] begins the channel on a further connection,
 //! and moves data between it and one end of a pair of sockets, whose other end is the client's.
 
+mod listener;
 mod users;
 mod open_channels;
 mod framed;
@@ -13,12 +14,9 @@ mod channel;
 mod asked;
 mod relay;
 
-use std::fs::{self, File};
-use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +26,7 @@ use sockbroker_client::{Dialer, Endpoint};
 use sockbroker_sys::process::{effective_uid, raise_open_files};
 use sockbroker_sys::{credentials, poll};
 
+use crate::agent::listener::listen;
 use crate::agent::relay::Relay;
 use crate::agent::users::Users;
 use crate::connection::failure;
@@ -69,8 +68,7 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
     };
     let dialer = Arc::new(Dialer::new(&endpoint).map_err(|error| failure("connect", &error))?);
     let listening = |error| Failure::system(&format!("listen {}", args.listen.display()), &error);
-    let listener = listen(&args.listen).map_err(listening)?;
-    let _file = SocketFile(&args.listen);
+    let (listener, _file) = listen(&args.listen).map_err(listening)?;
     let users = Users::new(USERS, args.idle.map(|seconds| Duration::from_secs(seconds.into())));
     // Without the connection, nothing works any more: the next client starts another agent.
     while !interrupt.is_set() && !users.are_gone() && !dialer.has_ended() {
@@ -90,38 +88,9 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Listens on a path. A file that no process listens on is replaced.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let folder = path.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
-    // Two agents that start at once must not replace the file of each other.
-    let one_at_a_time = File::open(folder)?;
-    one_at_a_time.lock()?;
-    if UnixStream::connect(path).is_err() {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 /// Whether the program at the other end is of this user.
 fn is_own(stream: &UnixStream) -> bool {
     let usable = stream.set_nonblocking(false).is_ok();
     let uid = credentials::of_peer(stream.as_fd()).map(|peer| peer.uid);
     usable && uid.is_ok_and(|uid| uid == effective_uid())
-}
-
-/// Removes the file of the socket at the end.
-struct SocketFile<'a>(&'a Path);
-
-impl Drop for SocketFile<'_> {
-    /// Best effort: the next agent replaces it.
-    fn drop(&mut self) {
-        drop(fs::remove_file(self.0));
-    }
 }

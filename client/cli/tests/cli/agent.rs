@@ -1,5 +1,6 @@
 //! `sockbroker agent`: descriptors for the sockets of a broker that passes none.
 
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -469,6 +470,38 @@ fn second_agent_leaves_the_socket_to_the_first() {
         until("the next agent listens", || UnixStream::connect(&path).is_ok());
         terminate_process(next.id());
         assert!(next.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn lock_of_another_program_does_not_delay_the_agent() {
+    bounded(20, || {
+        let broker = broker();
+        let folder = Folder::new();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let lock = File::open(folder.path()).unwrap();
+        lock.lock().unwrap();
+        let path = folder.join("socket");
+        let arguments =
+            ["--broker", &endpoint(&broker), "agent", "--listen", path.to_str().unwrap()];
+        let mut agent = command(&arguments).spawn().unwrap();
+        until("the agent listens", || UnixStream::connect(&path).is_ok());
+        // The file of the agent that has replaced this one stays.
+        std::fs::remove_file(&path).unwrap();
+        let mut next = command(&arguments).spawn().unwrap();
+        until("the next agent listens", || UnixStream::connect(&path).is_ok());
+        terminate_process(agent.id());
+        assert!(agent.wait().unwrap().success());
+        LspClient::connect(&path).expect_service();
+        terminate_process(next.id());
+        assert!(next.wait().unwrap().success());
+        assert!(!path.exists());
+        // A lock file that others can open is refused.
+        let lock_file = folder.join("socket.lock");
+        assert_eq!(lock_file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&lock_file, Permissions::from_mode(0o644)).unwrap();
+        let text = run(&arguments).failure(71);
+        assert!(text.contains("socket.lock"), "{text}");
     });
 }
 
