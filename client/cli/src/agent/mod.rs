@@ -6,18 +6,19 @@
 //! and moves data between it and one end of a pair of sockets, whose other end is the client's. [`socks`] serves programs
 //! that cannot use such descriptors.
 
+mod listener;
 mod users;
 mod open_channels;
 mod framed;
 mod pair;
+mod refusals;
 mod channel;
+mod asked;
 mod relay;
 mod socks;
 
-use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use sockbroker_client::{Dialer, Endpoint};
 use sockbroker_sys::process::{effective_uid, raise_open_files};
 use sockbroker_sys::{credentials, poll};
 
+use crate::agent::listener::{SocketFile, listen};
 use crate::agent::pair::Pair;
 use crate::agent::relay::Relay;
 use crate::agent::socks::Proxy;
@@ -122,36 +124,17 @@ fn start_proxy(port: u16, dialer: &Arc<Dialer>) -> Result<Proxy, Failure> {
 }
 
 /// The socket of the agent. Its file goes with the value.
-struct Listener<'a> {
+struct Listener {
     socket: UnixListener,
-    _file: SocketFile<'a>,
+    _file: SocketFile,
 }
 
-impl<'a> Listener<'a> {
-    fn bind(path: &'a Path) -> Result<Self, Failure> {
-        let socket = listen(path)
+impl Listener {
+    fn bind(path: &Path) -> Result<Self, Failure> {
+        let (socket, file) = listen(path)
             .map_err(|error| Failure::system(&format!("listen {}", path.display()), &error))?;
-        Ok(Self { socket, _file: SocketFile(path) })
+        Ok(Self { socket, _file: file })
     }
-}
-
-/// Listens on a path. A file that no process listens on is replaced.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let folder = path.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
-    // Two agents that start at once must not replace the file of each other.
-    let one_at_a_time = File::open(folder)?;
-    one_at_a_time.lock()?;
-    if UnixStream::connect(path).is_err() {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Whether the program at the other end is of this user.
@@ -159,14 +142,4 @@ fn is_own(stream: &UnixStream) -> bool {
     let usable = stream.set_nonblocking(false).is_ok();
     let uid = credentials::of_peer(stream.as_fd()).map(|peer| peer.uid);
     usable && uid.is_ok_and(|uid| uid == effective_uid())
-}
-
-/// Removes the file of the socket at the end.
-struct SocketFile<'a>(&'a Path);
-
-impl Drop for SocketFile<'_> {
-    /// Best effort: the next agent replaces it.
-    fn drop(&mut self) {
-        drop(fs::remove_file(self.0));
-    }
 }

@@ -150,7 +150,7 @@ fn curl_uses_a_broker_by_tls() {
         // A program that writes and ends loses nothing.
         let (listener, port) = listen();
         let mut stream = proxy.to(port);
-        stream.write_all(&[7; 1_000_000]).unwrap();
+        stream.write_all(&vec![7; 1_000_000]).unwrap();
         drop(stream);
         assert_eq!(rest(&mut listener.accept().unwrap().0).len(), 1_000_000);
     });
