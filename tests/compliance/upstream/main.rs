@@ -14,6 +14,8 @@ use sockbroker_test_support::{program, skip};
 const INTERPRETER: &str = "/usr/bin/python3";
 /// The exit code of the runner if the tests of the interpreter are not installed.
 const NO_TESTS: i32 = 77;
+/// The exit code of the runner if the command line is not built, which mode `tls` needs.
+const NO_PROGRAM: i32 = 78;
 /// The time limit of the runner, which also limits each run.
 const LONGEST_WAIT: Duration = Duration::from_mins(20);
 
@@ -33,6 +35,10 @@ fn compare(test: &str, arguments: &[&str]) -> String {
     let ended = program::run(&mut command, LONGEST_WAIT);
     if ended.code == Some(NO_TESTS) {
         skip::skip("libpython3-testsuite is not installed", test);
+        return String::new();
+    }
+    if ended.code == Some(NO_PROGRAM) {
+        skip::skip("the program sockbroker is not built", test);
         return String::new();
     }
     assert_eq!(ended.code, Some(0), "{}", ended.output);
@@ -71,4 +77,19 @@ fn cpython_tests_of_modules_based_on_socket_pass() {
     let suites = suites.iter().flat_map(|suite| ["--suite", suite]);
     let modes = ["--mode", "mediated", "--mode", "channel"];
     println!("{}", compare(test, &suites.chain(modes).collect::<Vec<_>>()));
+}
+
+/// The quickest suites; `.ci/run --long` runs the others too.
+#[test]
+fn cpython_tests_pass_over_tls() {
+    let suites = [
+        "test_epoll",
+        "test_asyncio.test_server",
+        "test_asyncio.test_unix_events",
+        "test_asyncio.test_streams",
+        "test_httplib",
+    ];
+    let suites = suites.iter().flat_map(|suite| ["--suite", suite]);
+    let arguments: Vec<_> = suites.chain(["--mode", "tls"]).collect();
+    println!("{}", compare("cpython_tests_pass_over_tls", &arguments));
 }
