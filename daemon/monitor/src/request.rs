@@ -64,7 +64,7 @@ pub enum Unreachable {
     /// The kernel does not let the broker find or enter it, with this error number.
     Failed(i32),
     /// The new socket belongs to another one.
-    Elsewhere,
+    AnotherNetwork,
     /// The client does not own the one that it passed.
     NotOwned,
     /// The broker lacks a capability that it takes to enter any other one.

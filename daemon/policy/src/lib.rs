@@ -28,7 +28,7 @@ pub use judgement::denial::Denial;
 pub use judgement::permit::Permit;
 pub use judgement::policy::Policy;
 pub use judgement::{
-    ancillary, capture_scope, lowering, membership, need, netlink, operands, option, place,
+    ancillary, capture_scope, lowering, membership, namespace, need, netlink, operands, option,
     question, rights, socket_spec, subject, target, within, words,
 };
 pub use language::{check, fields, file, name, netns, operand, rule, subjects, value, verb};

@@ -38,7 +38,7 @@ impl Reason {
             Self::Unreachable(Unreachable::Failed(errno))
             | Self::Refused(errno)
             | Self::Files(_, errno) => *errno,
-            Self::Unreachable(Unreachable::Elsewhere) => libc::ESTALE,
+            Self::Unreachable(Unreachable::AnotherNetwork) => libc::ESTALE,
             Self::Unreachable(Unreachable::NotOwned | Unreachable::Incapable) => libc::EPERM,
             Self::Family => libc::EAFNOSUPPORT,
             Self::UnknownClient | Self::HostName | Self::NoServers(_) => libc::EOPNOTSUPP,
@@ -66,7 +66,7 @@ impl fmt::Display for Reason {
                 let error = std::io::Error::from_raw_os_error(*errno);
                 return write!(f, "the broker cannot enter it: {error}");
             }
-            Self::Unreachable(Unreachable::Elsewhere) => {
+            Self::Unreachable(Unreachable::AnotherNetwork) => {
                 "the new socket belongs to another one, and was closed: try again"
             }
             Self::Unreachable(Unreachable::NotOwned) => {

@@ -8,8 +8,8 @@ use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
-use crate::network::elsewhere::{self, Selection};
 use crate::network::names::Names;
+use crate::network::other_namespace::{self, Selection};
 use crate::network::resolve::Question;
 use crate::network::stub::Open;
 use crate::ops::unix_file::{self, Passed, Search};
@@ -18,7 +18,7 @@ use crate::table::entry::Entry;
 use crate::table::socket_endpoints;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::{Create, Interfaces, Resolve};
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::target::{FileFacts, Target};
 use sockbroker_policy::verb::Verb;
 
@@ -31,30 +31,30 @@ impl Call {
         spec: SocketSpec,
         value: &AddressValue,
         socket: Option<&Entry>,
-        names: Option<&Place>,
+        names: Option<&Namespace>,
     ) -> OpResult<Address> {
         match value.read(spec)? {
             Parsed::File(_) => Err(OpError::type_error("a file is not an address here")),
             Parsed::Address(Address::Opaque { family, data }) => judgeable(spec, family, data),
             Parsed::Address(address) => Ok(address),
             Parsed::Interface(address) => {
-                let place = socket.map_or(&Place::Broker, Entry::place);
-                let permit = self.permit_within(place, Interfaces)?;
+                let namespace = socket.map_or(&Namespace::Broker, Entry::namespace);
+                let permit = self.permit_within(namespace, Interfaces)?;
                 let none = || OpError::type_error("an interface name is not an address here");
                 socket_endpoints::interface_address(permit, socket.ok_or_else(none)?, address)
             }
             Parsed::Host(host) => {
-                let (name, here) = (host.host.clone(), Place::Broker);
-                let place = socket.map_or(names.unwrap_or(&here), Entry::place);
-                let permit = self.permit_within(place, Resolve)?;
-                let address = match place {
-                    Place::Broker => self.resolver().address(permit, host).await?,
-                    Place::Other(_) => {
-                        let open = |spec| self.for_names(place, spec);
-                        self.names(place, &open).address(permit, host).await?
+                let (name, here) = (host.host.clone(), Namespace::Broker);
+                let namespace = socket.map_or(names.unwrap_or(&here), Entry::namespace);
+                let permit = self.permit_within(namespace, Resolve)?;
+                let address = match namespace {
+                    Namespace::Broker => self.resolver().address(permit, host).await?,
+                    Namespace::Other(_) => {
+                        let open = |spec| self.for_names(namespace, spec);
+                        self.names(namespace, &open).address(permit, host).await?
                     }
                 };
-                self.session().looked_up(place, &name, [address.clone()]);
+                self.session().looked_up(namespace, &name, [address.clone()]);
                 Ok(address)
             }
         }
@@ -161,33 +161,34 @@ impl Call {
     /// `getaddrinfo(3)` in a network namespace. The session remembers the addresses of a name.
     pub(super) async fn look_up(
         &self,
-        place: &Place,
+        namespace: &Namespace,
         question: Question,
     ) -> OpResult<Vec<AddressInfo>> {
         let host = question.host.clone().unwrap_or_default();
-        let permit = self.permit_within(place, Resolve)?;
-        let found = match place {
-            Place::Broker => self.resolver().address_info(permit, question).await?,
-            Place::Other(_) => {
-                let open = |spec| self.for_names(place, spec);
-                self.names(place, &open).address_info(permit, question).await?
+        let permit = self.permit_within(namespace, Resolve)?;
+        let found = match namespace {
+            Namespace::Broker => self.resolver().address_info(permit, question).await?,
+            Namespace::Other(_) => {
+                let open = |spec| self.for_names(namespace, spec);
+                self.names(namespace, &open).address_info(permit, question).await?
             }
         };
         let addresses = found.iter().filter_map(|info| info.address.decode(info.proto));
-        self.session().looked_up(place, &host, addresses);
+        self.session().looked_up(namespace, &host, addresses);
         Ok(found)
     }
 
     /// Names in another network namespace than the broker's own. `open` is [`Call::for_names`].
-    pub(super) fn names<'a>(&'a self, place: &'a Place, open: &'a Open<'a>) -> Names<'a> {
-        Names { resolver: self.resolver(), place, folder: &self.broker().name_files, open }
+    pub(super) fn names<'a>(&'a self, namespace: &'a Namespace, open: &'a Open<'a>) -> Names<'a> {
+        Names { resolver: self.resolver(), namespace, folder: &self.broker().name_files, open }
     }
 
     /// A socket on which a name server is asked. The policy must grant the client such a socket, because an attacker
     /// who controls this process has it.
-    pub(super) fn for_names(&self, place: &Place, spec: SocketSpec) -> OpResult<OwnedFd> {
-        let permit = self.permit_within(place, Create { socket: spec })?;
-        let made = elsewhere::create(permit, &Selection::default(), self.caller().privileged())?;
+    pub(super) fn for_names(&self, namespace: &Namespace, spec: SocketSpec) -> OpResult<OwnedFd> {
+        let permit = self.permit_within(namespace, Create { socket: spec })?;
+        let made =
+            other_namespace::create(permit, &Selection::default(), self.caller().privileged())?;
         Ok(made.0)
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn capture(call: &Call, handle: Handle, capture: &Capture, instructio
             .with_some("unit", subject.unit.as_deref())
             .with("connection", call.connection().number())
             .with("interfaces", interfaces.as_str())
-            .with_some("netns", capture.place().words())
+            .with_some("netns", capture.namespace().words())
             .with_some("filter", order.text.as_deref())
             .with("filter_instructions", instructions as u64)
             .with("snaplen", order.snaplen)

@@ -51,8 +51,8 @@ impl CaptureServer for Handlers {
         let pass = want_fd.unwrap_or_else(|| call.check_carries_descriptors().is_ok());
         let mut order = order(interfaces, program(&call, filter)?, options.unwrap_or_default())?;
         let selection = call.selection(netns.as_ref())?;
-        let (wanted, place) = (wanted(&order), selection.place.clone());
-        let permit = call.permit_open_capture(&place, wanted.clone())?;
+        let (wanted, namespace) = (wanted(&order), selection.namespace.clone());
+        let permit = call.permit_open_capture(&namespace, wanted.clone())?;
         let instructions = order.program.len() / INSTRUCTION;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;
@@ -60,7 +60,7 @@ impl CaptureServer for Handlers {
         // A capture ends if the rules let other packets through.
         let lines = permit.request().lines();
         let is_granted = move |rights: &Rights| {
-            let permit = rights.within(&place).authorize_capture(wanted.clone());
+            let permit = rights.within(&namespace).authorize_capture(wanted.clone());
             permit.is_ok_and(|permit| permit.request().lines() == lines)
         };
         let broker = call.broker().clone();
@@ -112,7 +112,7 @@ impl CaptureServer for Handlers {
         let SetFilterParams { handle, filter, filter_text } = params;
         let (capture, text) = (capture(&call, handle)?, stated(filter_text)?);
         let mut order = Order { program: program(&call, filter)?, ..capture.order().clone() };
-        let permit = call.permit_open_capture(capture.place(), wanted(&order))?;
+        let permit = call.permit_open_capture(capture.namespace(), wanted(&order))?;
         let instructions = order.program.len() / INSTRUCTION;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;

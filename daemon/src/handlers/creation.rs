@@ -10,8 +10,8 @@ use sockbroker_sys::resolver::AddressInfo;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
-use crate::network::elsewhere::{self, Selection};
 use crate::network::open;
+use crate::network::other_namespace::{self, Selection};
 use crate::network::resolve::Question;
 use crate::ops::connect;
 use crate::ops::descriptor;
@@ -101,7 +101,7 @@ pub(super) async fn pair(
     let default = SocketSpec { domain: libc::AF_UNIX, ty: libc::SOCK_STREAM, protocol: 0 };
     let (spec, nonblocking) = given.resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
-    let permit = call.permit_within(&selection.place, Create { socket: spec })?;
+    let permit = call.permit_within(&selection.namespace, Create { socket: spec })?;
     let handles = (call.room()?, call.room()?);
     let (first, second) =
         call.broker().network.pair(permit, timeout, handles, call.caller()).await?;
@@ -128,8 +128,9 @@ pub(super) fn adopt(
     let (declared, nonblocking) = given.without_minus_one().resolve(actual)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let known = &call.session().networks;
-    let place = elsewhere::of_passed(request.descriptor.as_fd(), call.caller().privileged(), known);
-    let permit = call.permit_within(&place, request)?;
+    let namespace =
+        other_namespace::of_passed(request.descriptor.as_fd(), call.caller().privileged(), known);
+    let permit = call.permit_within(&namespace, request)?;
     let entry = open::adopt(permit, declared, timeout, call.room()?)?;
     admit(call, Arc::new(entry), false)
 }
@@ -185,7 +186,7 @@ pub(super) async fn connection(
     let (host, port) = host_and_port(wanted.address)?;
     let selection = call.selection(wanted.netns)?;
     let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
-    let found = call.look_up(&selection.place, question).await?;
+    let found = call.look_up(&selection.namespace, question).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
         match connect_one(call, &info, (&selection, wanted.source), timeout).await {
@@ -308,7 +309,7 @@ impl Call {
             Some(Netns::Passed(passed)) => {
                 let descriptor = self.take_descriptor(passed.descriptor)?;
                 let uid = self.session().principal().subject().uid;
-                return elsewhere::examine(self.method(), descriptor, uid);
+                return other_namespace::examine(self.method(), descriptor, uid);
             }
             Some(Netns::Named(name)) => netns::Netns::of_client(name).map_err(OpError::value)?,
         };
@@ -317,8 +318,9 @@ impl Call {
             let text = "netns: a remote principal has no network namespace on this machine: name one that it has";
             return Err(OpError::Remote(text.to_owned()));
         }
-        let place = elsewhere::selected(self.method(), &netns, self.caller().privileged())?;
-        Ok(Selection { place, passed: None })
+        let namespace =
+            other_namespace::selected(self.method(), &netns, self.caller().privileged())?;
+        Ok(Selection { namespace, passed: None })
     }
 }
 
@@ -328,7 +330,7 @@ pub(super) fn create_entry(
     selection: &Selection,
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
-    let permit = call.permit_within(&selection.place, Create { socket: spec })?;
+    let permit = call.permit_within(&selection.namespace, Create { socket: spec })?;
     let (network, handle) = (&call.broker().network, call.room()?);
     network.create(permit, selection, timeout, handle, call.caller()).map(Arc::new)
 }

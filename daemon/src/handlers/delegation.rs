@@ -13,8 +13,8 @@ use crate::handlers::Handlers;
 use crate::handlers::creation::{self, DEFAULT_SOCKET, GivenSpec};
 use crate::handlers::option;
 use crate::handlers::parameters::int;
-use crate::network::elsewhere;
 use crate::network::open;
+use crate::network::other_namespace;
 use crate::ops::descriptor;
 use crate::rpc::call::Call;
 use crate::table::entry::Entry;
@@ -39,7 +39,7 @@ impl DelegationServer for Handlers {
         let timeout = if nonblocking { Timeout::NonBlocking } else { Timeout::Blocking };
         let entry = creation::create_entry(call, spec, &selection, timeout)?;
         let passed = descriptor::pass(&call.permit_handover(&entry)?);
-        call.session().networks.note(passed.as_fd(), entry.place());
+        call.session().networks.note(passed.as_fd(), entry.namespace());
         call.give_descriptor(passed);
         Ok(1)
     }
@@ -59,8 +59,8 @@ impl DelegationServer for Handlers {
         // The socket does not become one of the session, so that only the call on it is judged.
         // Rules without `netns` are about the namespace of the broker.
         let (privileged, known) = (call.caller().privileged(), &call.session().networks);
-        let place = elsewhere::of_passed(passed.descriptor.as_fd(), privileged, known);
-        let entry = open::borrow(passed, &place, actual, Timeout::Blocking, call.room()?)?;
+        let namespace = other_namespace::of_passed(passed.descriptor.as_fd(), privileged, known);
+        let entry = open::borrow(passed, &namespace, actual, Timeout::Blocking, call.room()?)?;
         let entry = Arc::new(entry);
         let made = make(&call, &entry, change).await;
         // Also after a failure: a port stays taken as long as any copy of the socket is open.

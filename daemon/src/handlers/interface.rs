@@ -18,14 +18,14 @@ impl InterfacesServer for Handlers {
     fn if_nameindex(call: &Call, params: IfNameindexParams) -> OpResult<Vec<(u32, String)>> {
         let IfNameindexParams { netns } = params;
         let selection = call.selection(netns.as_ref())?;
-        let permit = call.permit_within(&selection.place, Interfaces)?;
+        let permit = call.permit_within(&selection.namespace, Interfaces)?;
         call.broker().network.interfaces(permit, &selection, call.caller())
     }
 
     fn if_nametoindex(call: &Call, params: IfNametoindexParams) -> OpResult<u32> {
         let IfNametoindexParams { if_name, netns } = params;
         let selection = call.selection(netns.as_ref())?;
-        let permit = call.permit_within(&selection.place, Interfaces)?;
+        let permit = call.permit_within(&selection.namespace, Interfaces)?;
         call.broker().network.interface_index(permit, &selection, &if_name, call.caller())
     }
 
@@ -34,7 +34,7 @@ impl InterfacesServer for Handlers {
         let index = u32::try_from(if_index)
             .map_err(|_error| OpError::overflow("the interface index must be 0-4294967295"))?;
         let selection = call.selection(netns.as_ref())?;
-        let permit = call.permit_within(&selection.place, Interfaces)?;
+        let permit = call.permit_within(&selection.namespace, Interfaces)?;
         call.broker().network.interface_name(permit, &selection, index, call.caller())
     }
 

@@ -18,7 +18,7 @@ use crate::network::host;
 use crate::network::resolve::Question;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Resolve};
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 
 impl NamesServer for Handlers {
     type Call = Call;
@@ -26,7 +26,7 @@ impl NamesServer for Handlers {
 
     async fn getaddrinfo(call: Call, params: GetaddrinfoParams) -> OpResult<Vec<AddressInfo>> {
         let GetaddrinfoParams { host, port, family, kind, proto, flags, netns } = params;
-        let place = call.selection(netns.as_ref())?.place;
+        let namespace = call.selection(netns.as_ref())?.namespace;
         let question = Question {
             host,
             service: service(port.as_ref())?,
@@ -35,7 +35,7 @@ impl NamesServer for Handlers {
             proto: int_or(proto, 0)?,
             flags: int_or(flags, 0)?,
         };
-        let found = call.look_up(&place, question).await?;
+        let found = call.look_up(&namespace, question).await?;
         let infos = found.into_iter().map(|info| {
             let address = encode_resolved(info.address.decode(info.proto).as_ref());
             AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
@@ -45,44 +45,44 @@ impl NamesServer for Handlers {
 
     async fn getfqdn(call: Call, params: GetfqdnParams) -> OpResult<String> {
         let GetfqdnParams { name, netns } = params;
-        let place = call.selection(netns.as_ref())?.place;
-        full_name(&call, &place, name.unwrap_or_default()).await
+        let namespace = call.selection(netns.as_ref())?.namespace;
+        full_name(&call, &namespace, name.unwrap_or_default()).await
     }
 
     async fn gethostbyname(call: Call, params: GethostbynameParams) -> OpResult<String> {
         let GethostbynameParams { hostname, netns } = params;
-        let place = call.selection(netns.as_ref())?.place;
-        let address = ip_address(&call, &place, family::AF_INET, hostname).await?;
+        let namespace = call.selection(netns.as_ref())?.namespace;
+        let address = ip_address(&call, &namespace, family::AF_INET, hostname).await?;
         Ok(address.to_string())
     }
 
     async fn gethostbyname_ex(call: Call, params: GethostbynameExParams) -> OpResult<HostEntry> {
         let GethostbynameExParams { hostname, netns } = params;
-        let place = &call.selection(netns.as_ref())?.place;
+        let namespace = &call.selection(netns.as_ref())?.namespace;
         // sock_gethostbyname_ex resolves first, so that an unknown name is a gaierror.
-        ip_address(&call, place, family::AF_INET, hostname.clone()).await?;
-        let permit = call.permit_within(place, Resolve)?;
-        let entry = match place {
-            Place::Broker => call.resolver().host_by_name(permit, hostname.clone()).await?,
-            Place::Other(_) => {
-                let open = |spec| call.for_names(place, spec);
-                call.names(place, &open).host_by_name(permit, &hostname).await?
+        ip_address(&call, namespace, family::AF_INET, hostname.clone()).await?;
+        let permit = call.permit_within(namespace, Resolve)?;
+        let entry = match namespace {
+            Namespace::Broker => call.resolver().host_by_name(permit, hostname.clone()).await?,
+            Namespace::Other(_) => {
+                let open = |spec| call.for_names(namespace, spec);
+                call.names(namespace, &open).host_by_name(permit, &hostname).await?
             }
         };
-        call.session().looked_up(place, &hostname, entry.addresses.iter().map(address_of));
+        call.session().looked_up(namespace, &hostname, entry.addresses.iter().map(address_of));
         Ok(host_entry(entry))
     }
 
     async fn gethostbyaddr(call: Call, params: GethostbyaddrParams) -> OpResult<HostEntry> {
         let GethostbyaddrParams { ip_address, netns } = params;
-        let place = call.selection(netns.as_ref())?.place;
-        host_by_address(&call, &place, ip_address).await
+        let namespace = call.selection(netns.as_ref())?.namespace;
+        host_by_address(&call, &namespace, ip_address).await
     }
 
     async fn getnameinfo(call: Call, params: GetnameinfoParams) -> OpResult<(String, String)> {
         let GetnameinfoParams { sockaddr, flags, netns } = params;
-        let place = call.selection(netns.as_ref())?.place;
-        name_info(&call, &place, &sockaddr, int(flags)?).await
+        let namespace = call.selection(netns.as_ref())?.namespace;
+        name_info(&call, &namespace, &sockaddr, int(flags)?).await
     }
 
     async fn getprotobyname(call: Call, params: GetprotobynameParams) -> OpResult<i32> {
@@ -112,12 +112,12 @@ fn encode_resolved(address: Option<&Address>) -> AddressValue {
 }
 
 /// `socket.getfqdn` of `socket.py`.
-async fn full_name(call: &Call, place: &Place, name: String) -> OpResult<String> {
+async fn full_name(call: &Call, namespace: &Namespace, name: String) -> OpResult<String> {
     let mut name = name.trim().to_owned();
     if name.is_empty() || name == "0.0.0.0" || name == "::" {
         name = host::hostname(call.permit(Hostname)?)?;
     }
-    match host_by_address(call, place, name.clone()).await {
+    match host_by_address(call, namespace, name.clone()).await {
         Ok(HostEntry(hostname, aliases, _)) => {
             let mut names = std::iter::once(&hostname).chain(&aliases);
             Ok(names.find(|name| name.contains('.')).unwrap_or(&hostname).clone())
@@ -127,14 +127,14 @@ async fn full_name(call: &Call, place: &Place, name: String) -> OpResult<String>
     }
 }
 
-async fn host_by_address(call: &Call, place: &Place, name: String) -> OpResult<HostEntry> {
-    let address = ip_address(call, place, family::AF_UNSPEC, name).await?;
-    let permit = call.permit_within(place, Resolve)?;
-    let entry = match place {
-        Place::Broker => call.resolver().host_by_address(permit, address).await?,
-        Place::Other(_) => {
-            let open = |spec| call.for_names(place, spec);
-            call.names(place, &open).host_by_address(permit, address).await?
+async fn host_by_address(call: &Call, namespace: &Namespace, name: String) -> OpResult<HostEntry> {
+    let address = ip_address(call, namespace, family::AF_UNSPEC, name).await?;
+    let permit = call.permit_within(namespace, Resolve)?;
+    let entry = match namespace {
+        Namespace::Broker => call.resolver().host_by_address(permit, address).await?,
+        Namespace::Other(_) => {
+            let open = |spec| call.for_names(namespace, spec);
+            call.names(namespace, &open).host_by_address(permit, address).await?
         }
     };
     Ok(host_entry(entry))
@@ -160,7 +160,12 @@ fn ip_text(address: &IpAddr) -> String {
 }
 
 /// `setipaddr` of `socketmodule.c`: parses a literal, or returns the first address of a name.
-async fn ip_address(call: &Call, place: &Place, family: u16, host: String) -> OpResult<IpAddr> {
+async fn ip_address(
+    call: &Call,
+    namespace: &Namespace,
+    family: u16,
+    host: String,
+) -> OpResult<IpAddr> {
     let port_zero = vec![AddressItem::Text(host.clone()), AddressItem::Number(0)];
     let literal = host.parse::<IpAddr>().ok();
     match (family, literal) {
@@ -170,7 +175,7 @@ async fn ip_address(call: &Call, place: &Place, family: u16, host: String) -> Op
     }
     let found = if family == family::AF_UNSPEC && !host.is_empty() && host != "<broadcast>" {
         let question = Question { host: Some(host), ..Question::default() };
-        let found = call.look_up(place, question).await?;
+        let found = call.look_up(namespace, question).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
         let spec = sockbroker_proto::socket_spec::SocketSpec {
@@ -178,7 +183,7 @@ async fn ip_address(call: &Call, place: &Place, family: u16, host: String) -> Op
             ty: libc::SOCK_STREAM,
             protocol: 0,
         };
-        Some(call.address(spec, &AddressValue::Tuple(port_zero), None, Some(place)).await?)
+        Some(call.address(spec, &AddressValue::Tuple(port_zero), None, Some(namespace)).await?)
     };
     match found {
         Some(Address::Inet { host, .. }) => Ok(host.into()),
@@ -190,7 +195,7 @@ async fn ip_address(call: &Call, place: &Place, family: u16, host: String) -> Op
 /// `socket.getnameinfo`: the host must be numeric, and the length of the tuple must fit its family.
 async fn name_info(
     call: &Call,
-    place: &Place,
+    namespace: &Namespace,
     sockaddr: &AddressValue,
     flags: i32,
 ) -> OpResult<(String, String)> {
@@ -207,7 +212,7 @@ async fn name_info(
     }
     // As the formats `i` and `I` of CPython: `i` checks the range, `I` takes the low bits.
     let port = c_int(i64::try_from(port).unwrap_or(if port < 0 { i64::MIN } else { i64::MAX }))?;
-    let word = |place: usize| match items.get(place).map(AddressItem::integer) {
+    let word = |namespace: usize| match items.get(namespace).map(AddressItem::integer) {
         None => Ok(0),
         Some(Some(number)) => Ok(u32::try_from(number & i128::from(u32::MAX)).unwrap_or_default()),
         Some(None) => Err(wrong()),
@@ -223,7 +228,7 @@ async fn name_info(
         flags: libc::AI_NUMERICHOST,
         ..Question::default()
     };
-    let found = call.look_up(place, question).await?;
+    let found = call.look_up(namespace, question).await?;
     let [only] = found.as_slice() else {
         return Err(OpError::Plain("sockaddr resolved to multiple addresses".to_owned()));
     };
@@ -237,12 +242,12 @@ async fn name_info(
         Some(address) => address,
         None => return Err(wrong()),
     };
-    let (permit, address) = (call.permit_within(place, Resolve)?, RawAddress::encode(&address));
-    match place {
-        Place::Broker => call.resolver().name_info(permit, address, flags).await,
-        Place::Other(_) => {
-            let open = |spec| call.for_names(place, spec);
-            call.names(place, &open).name_info(permit, address, flags).await
+    let (permit, address) = (call.permit_within(namespace, Resolve)?, RawAddress::encode(&address));
+    match namespace {
+        Namespace::Broker => call.resolver().name_info(permit, address, flags).await,
+        Namespace::Other(_) => {
+            let open = |spec| call.for_names(namespace, spec);
+            call.names(namespace, &open).name_info(permit, address, flags).await
         }
     }
 }

@@ -23,8 +23,8 @@ use sockbroker_policy::action::{
 };
 use sockbroker_policy::ancillary::class_of_ancillary;
 use sockbroker_policy::membership::{device as device_of, hops, membership, source};
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::operands::Operands;
-use sockbroker_policy::place::Place;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::target::{SocketName, Target};
 use sockbroker_policy::verb::Verb;
@@ -42,10 +42,10 @@ impl Call {
     /// Authorizes a request in a network namespace that concerns no socket of the session.
     pub(super) fn permit_within<R: Request>(
         &self,
-        place: &Place,
+        namespace: &Namespace,
         request: R,
     ) -> OpResult<Permit<R>> {
-        let permit = self.rights().within(place).authorize(request);
+        let permit = self.rights().within(namespace).authorize(request);
         let permit = permit.map_err(|denial| self.refused(denial))?;
         self.allowed(&permit);
         Ok(permit)
@@ -54,10 +54,10 @@ impl Call {
     /// Authorizes a capture in a network namespace.
     pub(super) fn permit_open_capture(
         &self,
-        place: &Place,
+        namespace: &Namespace,
         capture: OpenCapture,
     ) -> OpResult<Permit<ScopedCapture>> {
-        let permit = self.rights().within(place).authorize_capture(capture);
+        let permit = self.rights().within(namespace).authorize_capture(capture);
         let permit = permit.map_err(|denial| self.refused(denial))?;
         self.allowed(&permit);
         Ok(permit)
@@ -183,7 +183,7 @@ impl Call {
 
     /// The time since a look-up in the network namespace of a socket gave this address.
     fn lookup_age(&self, entry: &Entry, address: Option<&Address>) -> Option<Duration> {
-        self.session().lookup_age(entry.place(), address?)
+        self.session().lookup_age(entry.namespace(), address?)
     }
 
     fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {
@@ -300,7 +300,8 @@ impl Call {
     /// peer of a connection, but the queue of a datagram socket may hold datagrams that arrived from others
     /// before it was connected.
     pub(super) fn senders(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
-        let (rights, socket, place) = (self.rights(), entry.actual(), entry.place().clone());
+        let (rights, socket, namespace) =
+            (self.rights(), entry.actual(), entry.namespace().clone());
         let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.domain);
         let looks = rights.looks_at(Verb::Receive).remote;
         if !looks || !internet || socket.has_connections() {
@@ -309,7 +310,7 @@ impl Call {
         Some(Box::new(move |sender| {
             let sender = sender.decode(socket.protocol).map(SocketName::Address);
             let question = Question::about(Verb::Receive, socket).to(sender.as_ref());
-            sender.is_none() || rights.within(&place).grants(&question)
+            sender.is_none() || rights.within(&namespace).grants(&question)
         }))
     }
 
@@ -324,7 +325,7 @@ impl Call {
     }
 
     pub(super) fn permit_handover(&self, entry: &Arc<Entry>) -> OpResult<Permitted<Handover>> {
-        let escapes = self.rights().escaped_by(entry.actual(), entry.place()).map(Arc::from);
+        let escapes = self.rights().escaped_by(entry.actual(), entry.namespace()).map(Arc::from);
         self.authorize(entry, |socket| Handover { socket, escapes })
     }
 

@@ -8,11 +8,11 @@ use sockbroker_sys::interface;
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::elsewhere::{self, Selection};
+use crate::network::other_namespace::{self, Selection};
 use sockbroker_monitor::request::InterfaceQuery;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Interfaces;
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 
 impl Network {
     /// All interfaces: index and name.
@@ -22,9 +22,15 @@ impl Network {
         selection: &Selection,
         caller: &CallerIdentity,
     ) -> OpResult<Vec<(u32, String)>> {
-        if *permit.place() != Place::Broker {
+        if *permit.namespace() != Namespace::Broker {
             let (call, query) = ("if_nameindex", InterfaceQuery::All);
-            return elsewhere::interfaces(permit, selection, call, query, caller.privileged());
+            return other_namespace::interfaces(
+                permit,
+                selection,
+                call,
+                query,
+                caller.privileged(),
+            );
         }
         let Interfaces = permit.into_request();
         self.run(interface::list).during("if_nameindex")
@@ -39,9 +45,10 @@ impl Network {
         caller: &CallerIdentity,
     ) -> OpResult<u32> {
         let missing = || OpError::Plain("no interface with this name".to_owned());
-        if *permit.place() != Place::Broker {
+        if *permit.namespace() != Namespace::Broker {
             let (call, query) = ("if_nametoindex", InterfaceQuery::Name(name.to_owned()));
-            let found = elsewhere::interfaces(permit, selection, call, query, caller.privileged());
+            let found =
+                other_namespace::interfaces(permit, selection, call, query, caller.privileged());
             return match found {
                 Ok(found) => found.first().map(|(index, _)| *index).ok_or_else(missing),
                 Err(OpError::Os { errno: libc::ENODEV, .. }) => Err(missing()),
@@ -60,9 +67,10 @@ impl Network {
         index: u32,
         caller: &CallerIdentity,
     ) -> OpResult<String> {
-        if *permit.place() != Place::Broker {
+        if *permit.namespace() != Namespace::Broker {
             let (call, query) = ("if_indextoname", InterfaceQuery::Index(index));
-            let found = elsewhere::interfaces(permit, selection, call, query, caller.privileged());
+            let found =
+                other_namespace::interfaces(permit, selection, call, query, caller.privileged());
             let first = found?.into_iter().next();
             return Ok(first.ok_or(OpError::Os { call, errno: libc::ENXIO })?.1);
         }

@@ -9,7 +9,7 @@ pub mod caller_process;
 pub mod captures;
 pub mod opener;
 pub mod known;
-pub mod elsewhere;
+pub mod other_namespace;
 pub mod names;
 pub mod stub;
 pub mod name_files;
@@ -17,10 +17,10 @@ pub(crate) mod rcvall;
 
 /// The network namespace in which a socket is created, an interface listed or a name resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Network(Place);
+pub struct Network(Namespace);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Namespace {
     /// The namespace of the broker's threads.
     Own,
 }
@@ -28,13 +28,13 @@ enum Place {
 impl Network {
     /// The broker's own network.
     pub fn own() -> Self {
-        Self(Place::Own)
+        Self(Namespace::Own)
     }
 
     /// Makes calls whose result depends on the network namespace of the thread.
     fn run<T>(&self, calls: impl FnOnce() -> T) -> T {
         match self.0 {
-            Place::Own => calls(),
+            Namespace::Own => calls(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Resolve;
-use sockbroker_policy::place::{Other, Place};
+use sockbroker_policy::namespace::{Namespace, Other};
 use sockbroker_proto::address::{Address, HostAddress};
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::address::RawAddress;
@@ -21,8 +21,8 @@ use tokio::task::spawn_blocking;
 
 use crate::error::netns::Reason;
 use crate::error::{OpError, OpResult};
-use crate::network::elsewhere;
 use crate::network::name_files::{Host, HostsFile, ResolverFile};
+use crate::network::other_namespace;
 use crate::network::resolve::{Question, Resolver, as_address, text};
 use crate::network::stub::{Families, Missing, Open, Stub};
 
@@ -32,7 +32,7 @@ const HOST_NOT_FOUND: i32 = 1;
 /// Resolves names in another network namespace than the broker's own.
 pub(crate) struct Names<'a> {
     pub(crate) resolver: &'a Resolver,
-    pub(crate) place: &'a Place,
+    pub(crate) namespace: &'a Namespace,
     /// The folder of the files of namespaces.
     pub(crate) folder: &'a Path,
     /// Makes the sockets on which servers are asked.
@@ -204,8 +204,8 @@ impl Names<'_> {
 
     fn unanswered(&self, missing: Missing, file: &ResolverFile) -> Unanswered {
         let servers: Vec<_> = file.servers.iter().map(|server| server.ip().to_string()).collect();
-        let place = self.place.words().unwrap_or_default();
-        Unanswered { missing, asked: format!("{} {place}", servers.join(", ")) }
+        let namespace = self.namespace.words().unwrap_or_default();
+        Unanswered { missing, asked: format!("{} {namespace}", servers.join(", ")) }
     }
 
     /// Puts IPv6 addresses last if there is no route to the first of them (RFC 6724, rule 1).
@@ -236,7 +236,7 @@ impl Names<'_> {
 
     /// Reads the files for each look-up: they are short.
     async fn files(&self) -> OpResult<Files> {
-        let Place::Other(Other { name: Some(name), .. }) = self.place else {
+        let Namespace::Other(Other { name: Some(name), .. }) = self.namespace else {
             return Err(self.error(Reason::HostName));
         };
         let (folder, name): (PathBuf, Arc<str>) = (self.folder.to_owned(), name.clone());
@@ -262,7 +262,7 @@ impl Names<'_> {
     }
 
     fn error(&self, reason: Reason) -> OpError {
-        elsewhere::error("getaddrinfo", self.place, reason)
+        other_namespace::error("getaddrinfo", self.namespace, reason)
     }
 }
 

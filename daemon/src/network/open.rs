@@ -11,8 +11,8 @@ use crate::error::netns::Reason;
 use crate::error::{During, OpError, OpResult};
 use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::elsewhere::{self, Selection};
 use crate::network::opener::Done;
+use crate::network::other_namespace::{self, Selection};
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
 use crate::table::rcvall::Rcvall;
@@ -22,8 +22,8 @@ use sockbroker_monitor::opener::{open_rcvall, serves_rcvall};
 use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Adopt, Create};
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::need::creation_needs_privilege;
-use sockbroker_policy::place::Place;
 use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -40,9 +40,11 @@ impl Network {
     ) -> OpResult<Entry> {
         let Create { socket: spec } = *permit.request();
         refuse_family("socket", spec)?;
-        if *permit.place() != Place::Broker {
-            let (descriptor, place) = elsewhere::create(permit, selection, caller.privileged())?;
-            return new_entry(descriptor, spec, timeout, handle).map(|entry| entry.of_place(place));
+        if *permit.namespace() != Namespace::Broker {
+            let (descriptor, namespace) =
+                other_namespace::create(permit, selection, caller.privileged())?;
+            return new_entry(descriptor, spec, timeout, handle)
+                .map(|entry| entry.of_namespace(namespace));
         }
         let descriptor = match ask_for_socket(spec, caller) {
             Some(asked) => asked,
@@ -60,8 +62,8 @@ impl Network {
         handles: (Reservation, Reservation),
         caller: &CallerIdentity,
     ) -> OpResult<(Entry, Entry)> {
-        if *permit.place() != Place::Broker {
-            return Err(elsewhere::error("socketpair", permit.place(), Reason::Family));
+        if *permit.namespace() != Namespace::Broker {
+            return Err(other_namespace::error("socketpair", permit.namespace(), Reason::Family));
         }
         let Create { socket: spec } = permit.into_request();
         let SocketSpec { domain, ty, protocol } = spec;
@@ -139,20 +141,20 @@ pub fn adopt(
     timeout: Timeout,
     handle: Reservation,
 ) -> OpResult<Entry> {
-    let place = permit.place().clone();
+    let namespace = permit.namespace().clone();
     let request = permit.into_request();
     refuse_family("fromfd", declared)?;
     if timeout.sets_nonblocking() {
         socket::set_nonblocking(request.descriptor.as_fd(), true).during("fcntl")?;
     }
-    borrow(request, &place, declared, timeout, handle)
+    borrow(request, &namespace, declared, timeout, handle)
 }
 
-/// A descriptor of the client as a socket, for calls that the policy judges one by one. Nothing on it changes. `place`
-/// is that of [`elsewhere::of_passed`].
+/// A descriptor of the client as a socket, for calls that the policy judges one by one. Nothing on it changes. `namespace`
+/// is that of [`other_namespace::of_passed`].
 pub fn borrow(
     passed: Adopt<Descriptor>,
-    place: &Place,
+    namespace: &Namespace,
     declared: SocketSpec,
     timeout: Timeout,
     handle: Reservation,
@@ -162,7 +164,7 @@ pub fn borrow(
     // Its connection may be over, with queued data from an unknown peer.
     let lost_peer = actual.has_connections() && socket::peer_address(descriptor.as_fd()).is_err();
     let entry = Entry::adopted(descriptor.with_handle(handle), declared, timeout);
-    let entry = entry.of_kind(actual).of_place(place.clone());
+    let entry = entry.of_kind(actual).of_namespace(namespace.clone());
     if lost_peer {
         entry.ends.note_peer(SocketName::Unknown);
     }

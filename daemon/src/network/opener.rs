@@ -14,8 +14,8 @@ use std::time::Duration;
 use sockbroker_monitor::channel::{AskError, ChannelError};
 use sockbroker_monitor::opener::Namespaces;
 use sockbroker_monitor::request::{Answer, Network, OpenerChannel, Question, Request};
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::netns::Netns;
-use sockbroker_policy::place::Place;
 use sockbroker_sys::namespace;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -144,8 +144,8 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
 }
 
 /// The namespace as the opener is asked for it.
-pub fn as_network(place: &Place) -> Network {
-    match place.netns() {
+pub fn as_network(namespace: &Namespace) -> Network {
+    match namespace.netns() {
         None => Network::Broker,
         Some(Netns::Caller) => Network::Caller,
         Some(Netns::Owned) => Network::Passed,
@@ -155,7 +155,7 @@ pub fn as_network(place: &Place) -> Network {
 
 /// A request about a socket, or in the broker's own network namespace.
 fn about(request: Request, socket: Option<&Socket>) -> Question {
-    let network = socket.map(|socket| as_network(socket.place())).unwrap_or_default();
+    let network = socket.map(|socket| as_network(socket.namespace())).unwrap_or_default();
     Question { network, request }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockbroker_policy::place::{Other, Place};
+use sockbroker_policy::namespace::{Namespace, Other};
 use sockbroker_proto::address::Address;
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ impl Lookups {
     /// look-up.
     pub fn record(
         &mut self,
-        place: &Place,
+        namespace: &Namespace,
         host: &str,
         addresses: impl IntoIterator<Item = Address>,
     ) {
@@ -39,7 +39,7 @@ impl Lookups {
             return;
         }
         for ip in addresses.into_iter().filter_map(|address| ip_of(&address)) {
-            let Some(key) = key(place, ip) else { return };
+            let Some(key) = key(namespace, ip) else { return };
             if self.found.len() >= self.most && !self.found.contains_key(&key) {
                 let oldest = self.found.iter().min_by_key(|(_, (_, count))| *count);
                 let oldest = oldest.map(|(key, _)| key.clone());
@@ -51,16 +51,16 @@ impl Lookups {
     }
 
     /// The time since this address was found.
-    pub fn age(&self, place: &Place, address: &Address) -> Option<Duration> {
-        self.found.get(&key(place, ip_of(address)?)?).map(|(at, _)| at.elapsed())
+    pub fn age(&self, namespace: &Namespace, address: &Address) -> Option<Duration> {
+        self.found.get(&key(namespace, ip_of(address)?)?).map(|(at, _)| at.elapsed())
     }
 }
 
 /// Names are looked up in the broker's own namespace, and in those with names.
-fn key(place: &Place, ip: IpAddr) -> Option<Key> {
-    match place {
-        Place::Broker => Some((None, ip)),
-        Place::Other(Other { name, .. }) => name.clone().map(|name| (Some(name), ip)),
+fn key(namespace: &Namespace, ip: IpAddr) -> Option<Key> {
+    match namespace {
+        Namespace::Broker => Some((None, ip)),
+        Namespace::Other(Other { name, .. }) => name.clone().map(|name| (Some(name), ip)),
     }
 }
 
@@ -102,39 +102,39 @@ mod tests {
             assert!(!is_name(host), "{host}");
         }
         let mut lookups = Lookups::new(8);
-        lookups.record(&Place::Broker, "10.0.0.1", [address("10.0.0.1")]);
-        assert_eq!(lookups.age(&Place::Broker, &address("10.0.0.1")), None);
+        lookups.record(&Namespace::Broker, "10.0.0.1", [address("10.0.0.1")]);
+        assert_eq!(lookups.age(&Namespace::Broker, &address("10.0.0.1")), None);
     }
 
     #[test]
     fn an_address_is_found_with_any_port_and_in_any_form() {
         let mut lookups = Lookups::new(8);
-        lookups.record(&Place::Broker, "db.example", [address("10.0.0.1")]);
-        assert!(lookups.age(&Place::Broker, &address("10.0.0.1")).is_some());
-        assert!(lookups.age(&Place::Broker, &address("::ffff:10.0.0.1")).is_some());
-        assert!(lookups.age(&Place::Broker, &address("10.0.0.2")).is_none());
+        lookups.record(&Namespace::Broker, "db.example", [address("10.0.0.1")]);
+        assert!(lookups.age(&Namespace::Broker, &address("10.0.0.1")).is_some());
+        assert!(lookups.age(&Namespace::Broker, &address("::ffff:10.0.0.1")).is_some());
+        assert!(lookups.age(&Namespace::Broker, &address("10.0.0.2")).is_none());
     }
 
     #[test]
     fn the_oldest_address_is_replaced_at_the_limit() {
         let mut lookups = Lookups::new(2);
         for text in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
-            lookups.record(&Place::Broker, "many.example", [address(text)]);
+            lookups.record(&Namespace::Broker, "many.example", [address(text)]);
         }
-        assert!(lookups.age(&Place::Broker, &address("10.0.0.1")).is_none());
-        assert!(lookups.age(&Place::Broker, &address("10.0.0.3")).is_some());
+        assert!(lookups.age(&Namespace::Broker, &address("10.0.0.1")).is_none());
+        assert!(lookups.age(&Namespace::Broker, &address("10.0.0.3")).is_some());
     }
 
     #[test]
     fn an_address_counts_in_the_namespace_in_which_it_was_looked_up() {
         let mut lookups = Lookups::new(2);
         let named =
-            |name: &str| Place::Other(Other { name: Some(name.into()), ..Other::default() });
+            |name: &str| Namespace::Other(Other { name: Some(name.into()), ..Other::default() });
         let (db, caller) = (address("10.0.0.1"), Other { is_callers: true, ..Other::default() });
         lookups.record(&named("lab1"), "db.example", [db.clone()]);
         assert!(lookups.age(&named("lab1"), &db).is_some());
-        for place in [Place::Broker, named("lab2"), Place::Other(caller)] {
-            assert!(lookups.age(&place, &db).is_none(), "{place:?}");
+        for namespace in [Namespace::Broker, named("lab2"), Namespace::Other(caller)] {
+            assert!(lookups.age(&namespace, &db).is_none(), "{namespace:?}");
         }
     }
 }

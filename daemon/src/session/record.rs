@@ -26,7 +26,7 @@ use crate::table::ends::{Bound, Choices, Ends};
 use crate::table::entry::Entry;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
-use sockbroker_policy::place::{Other, Place};
+use sockbroker_policy::namespace::{Namespace, Other};
 use sockbroker_policy::socket_spec::JudgedSocket as _;
 use sockbroker_policy::subject::{RemoteIdentity, Subject};
 use sockbroker_policy::target::SocketName;
@@ -166,10 +166,10 @@ pub struct NetworkRecord {
 }
 
 impl NetworkRecord {
-    fn of(place: &Place) -> Option<Self> {
-        match place {
-            Place::Broker => None,
-            Place::Other(Other { is_callers, is_owned, name }) => Some(Self {
+    fn of(namespace: &Namespace) -> Option<Self> {
+        match namespace {
+            Namespace::Broker => None,
+            Namespace::Other(Other { is_callers, is_owned, name }) => Some(Self {
                 is_callers: *is_callers,
                 is_owned: *is_owned,
                 name: name.as_deref().map(str::to_owned),
@@ -178,7 +178,7 @@ impl NetworkRecord {
     }
 }
 
-impl From<NetworkRecord> for Place {
+impl From<NetworkRecord> for Namespace {
     fn from(NetworkRecord { is_callers, is_owned, name }: NetworkRecord) -> Self {
         Self::Other(Other { is_callers, is_owned, name: name.map(Arc::from) })
     }
@@ -302,7 +302,7 @@ impl SocketRecord {
         Self {
             declared: entry.declared().into(),
             actual: entry.actual().into(),
-            network: NetworkRecord::of(entry.place()),
+            network: NetworkRecord::of(entry.namespace()),
             timeout: entry.timeout(),
             inheritable: entry.inheritable(),
             duplicate_of,
@@ -331,8 +331,8 @@ impl SocketRecord {
         // A client may have its descriptor.
         let descriptor = Descriptor::of_client(descriptor, user).with_handle(handle);
         let entry = Entry::adopted(descriptor, self.declared.into(), self.timeout);
-        let place = self.network.map_or(Place::Broker, Place::from);
-        let mut entry = entry.of_kind(actual).of_place(place);
+        let namespace = self.network.map_or(Namespace::Broker, Namespace::from);
+        let mut entry = entry.of_kind(actual).of_namespace(namespace);
         entry.set_inheritable(self.inheritable);
         if let Some(maker) = self.maker {
             // A new entry has none.

@@ -37,7 +37,7 @@ fn is_granted(rights: &Rights, resource: &Resource) -> bool {
         Resource::Socket(entry) => {
             let socket = entry.actual();
             let adopt = Question::about(Verb::Adopt, socket);
-            let rights = rights.within(entry.place());
+            let rights = rights.within(entry.namespace());
             rights.authorize(Create { socket }).is_ok() || rights.grants(&adopt)
         }
         Resource::Stream(stream) => stream.is_granted(rights),

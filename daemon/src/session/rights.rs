@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::rights::Restriction;
 use sockbroker_proto::address::Address;
 
@@ -42,12 +42,17 @@ impl Session {
     }
 
     /// Remembers addresses that a look-up of this name gave in a network namespace.
-    pub fn looked_up(&self, place: &Place, host: &str, found: impl IntoIterator<Item = Address>) {
-        self.state().lookups.record(place, host, found);
+    pub fn looked_up(
+        &self,
+        namespace: &Namespace,
+        host: &str,
+        found: impl IntoIterator<Item = Address>,
+    ) {
+        self.state().lookups.record(namespace, host, found);
     }
 
     /// The time since a look-up gave this address; `None` if none did.
-    pub fn lookup_age(&self, place: &Place, address: &Address) -> Option<Duration> {
-        self.state().lookups.age(place, address)
+    pub fn lookup_age(&self, namespace: &Namespace, address: &Address) -> Option<Duration> {
+        self.state().lookups.age(namespace, address)
     }
 }

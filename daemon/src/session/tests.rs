@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::read;
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::verb::Verb;
@@ -73,10 +73,10 @@ fn memory_of_a_restriction_counts_once_until_the_last_session_that_shares_it_end
 fn look_ups_beyond_the_limit_replace_the_oldest() {
     let session = session(&Limits { lookups_kept: 1, ..Limits::default() });
     let address = |last| Address::Inet { host: Ipv4Addr::new(10, 0, 0, last), port: 0 };
-    session.looked_up(&Place::Broker, "a.example", [address(1)]);
-    session.looked_up(&Place::Broker, "b.example", [address(2)]);
-    assert_eq!(session.lookup_age(&Place::Broker, &address(1)), None);
-    assert!(session.lookup_age(&Place::Broker, &address(2)).is_some());
+    session.looked_up(&Namespace::Broker, "a.example", [address(1)]);
+    session.looked_up(&Namespace::Broker, "b.example", [address(2)]);
+    assert_eq!(session.lookup_age(&Namespace::Broker, &address(1)), None);
+    assert!(session.lookup_age(&Namespace::Broker, &address(2)).is_some());
 }
 
 const RAW: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };

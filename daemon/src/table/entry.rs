@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_proto::api::admin::Maker;
 use sockbroker_sys::socket;
 use tokio::io::Interest;
@@ -33,7 +33,7 @@ pub struct Entry {
     declared: SocketSpec,
     actual: SocketSpec,
     /// The network namespace that it belongs to.
-    place: Place,
+    namespace: Namespace,
     inheritable: AtomicBool,
     /// The order of receiving calls.
     pub receiving: CallQueue,
@@ -74,7 +74,7 @@ impl Entry {
             shared: SharedSocket::new(descriptor, timeout),
             declared,
             actual: declared.judged(),
-            place: Place::Broker,
+            namespace: Namespace::Broker,
             inheritable: AtomicBool::new(false),
             receiving: CallQueue::default(),
             sending: CallQueue::default(),
@@ -98,14 +98,14 @@ impl Entry {
 
     /// Sets the network namespace that it belongs to.
     #[must_use]
-    pub fn of_place(mut self, place: Place) -> Self {
-        self.place = place;
+    pub fn of_namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = namespace;
         self
     }
 
     /// The network namespace that it belongs to, as rules judge it.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Makes this the emulation of `SIO_RCVALL`, whose socket is a packet socket.
@@ -230,7 +230,7 @@ impl Entry {
     pub(super) fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
         let descriptor = self.shared.descriptor().duplicate(handle)?;
         let entry = Self::adopted(descriptor, self.declared, self.timeout());
-        let mut entry = entry.of_kind(self.actual).of_place(self.place.clone());
+        let mut entry = entry.of_kind(self.actual).of_namespace(self.namespace.clone());
         entry.share_with(self);
         Ok(entry)
     }

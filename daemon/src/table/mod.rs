@@ -28,7 +28,7 @@ use crate::table::channel::ChannelEnd;
 use crate::table::entry::Entry;
 use crate::table::stream::Stream;
 use serde::{Deserialize, Serialize};
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_proto::handle::Handle;
 
 /// Bits of a handle that hold the slot's index; the generation's 32 stand above them.
@@ -195,7 +195,7 @@ impl Table {
         let mut taken = Vec::new();
         for (handle, resource) in self.resources() {
             match resource {
-                Resource::Socket(entry) if *entry.place() != Place::Broker => {
+                Resource::Socket(entry) if *entry.namespace() != Namespace::Broker => {
                     self.remove(handle);
                     taken.push((handle, entry));
                 }
@@ -214,8 +214,8 @@ impl Table {
             if entry.channels.is_closing() {
                 continue;
             }
-            let place = entry.user().take(Share::Handles, 1).map_err(DuplicateError::Limit)?;
-            let copy = entry.duplicate(place).map_err(DuplicateError::Os)?;
+            let namespace = entry.user().take(Share::Handles, 1).map_err(DuplicateError::Limit)?;
+            let copy = entry.duplicate(namespace).map_err(DuplicateError::Os)?;
             copy.set_inheritable(entry.inheritable());
             sockets.push((handle, Resource::Socket(Arc::new(copy))));
         }

@@ -147,7 +147,7 @@ impl<R: Request> Permitted<R> {
         rights: &Rights,
         request: impl FnOnce(SocketSpec) -> R,
     ) -> Result<Self, Box<Denial>> {
-        let permit = rights.within(entry.place()).authorize(request(entry.actual()))?;
+        let permit = rights.within(entry.namespace()).authorize(request(entry.actual()))?;
         Ok(Self { socket: Socket(entry.clone()), permit })
     }
 }
@@ -211,7 +211,7 @@ impl Accepted {
     pub fn new(permitted: &Permitted<Accept>, entry: Entry) -> Self {
         let listening = permitted.socket().clone();
         entry.descriptor().note_accepted_by(listening.0.descriptor());
-        let entry = entry.of_kind(listening.actual()).of_place(listening.place().clone());
+        let entry = entry.of_kind(listening.actual()).of_namespace(listening.namespace().clone());
         Self { entry: Arc::new(entry), listening }
     }
 

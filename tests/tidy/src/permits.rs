@@ -33,12 +33,12 @@ const WITHOUT_PERMIT: &[(&str, &str)] = &[
     ("channel::end_input", "ends what the client writes to a channel"),
     ("channel::is_hung_up", "finds whether the client has closed its end of a channel"),
     (
-        "elsewhere::of_passed",
+        "other_namespace::of_passed",
         "finds the namespace of a client's descriptor before the policy is asked about it",
     ),
     ("known::note", "reads the namespace of a socket for which there was a permit"),
     (
-        "elsewhere::examine",
+        "other_namespace::examine",
         "identifies the network namespace that a client passes before the policy is asked",
     ),
     ("opener::clients_network", "finds the namespace of a client before the policy is asked"),

@@ -5,14 +5,14 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sockbroker_policy::Denial;
 use sockbroker_policy::action::Interfaces;
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::rights::Rights;
 use sockbroker_proto::socket_spec::SocketSpec;
 
 use super::calls::{self, SystemCalls};
 use super::judge::{self, Refusal};
 use super::judge_message::{self, Message};
-use super::places::{self, Elsewhere};
+use super::other_namespace::{self, OtherNamespace};
 use crate::capture::{Opened, Order};
 use crate::request::{Answer, Network, Question, Request};
 use crate::socket_facts::KernelSocket;
@@ -26,7 +26,7 @@ pub enum Outcome {
     /// A socket was made for this spec.
     Socket(OwnedFd, SocketSpec),
     /// A capture was opened, in this network namespace.
-    Capture(OwnedFd, Box<Opened>, Place),
+    Capture(OwnedFd, Box<Opened>, Namespace),
     /// The policy refuses it.
     Denied(Box<Denial>),
     /// No worker would send it.
@@ -75,14 +75,14 @@ fn perform<S: KernelSocket, C: Connection>(
     }
     let second = socket;
     let socket = || socket.ok_or(Refusal::Nonsense("it sent a request without a socket"));
-    let place = || places::of_socket(kernel, &network, connection, socket()?);
+    let namespace = || other_namespace::of_socket(kernel, &network, connection, socket()?);
     let result = match request {
         Request::Create { domain, ty, protocol } => {
             let spec = SocketSpec { domain, ty, protocol };
-            let made = match places::look_up(kernel, &network, connection, second)? {
+            let made = match other_namespace::look_up(kernel, &network, connection, second)? {
                 None => calls::create(kernel, judge::create(rights, spec)?),
-                Some(Elsewhere { found, place }) => {
-                    let permit = judge::create_in(rights.within(&place), spec)?;
+                Some(OtherNamespace { found, namespace }) => {
+                    let permit = judge::create_in(rights.within(&namespace), spec)?;
                     calls::create_in(kernel, permit, &found)?
                 }
             };
@@ -90,9 +90,9 @@ fn perform<S: KernelSocket, C: Connection>(
         }
         Request::Interfaces { query } => {
             // The worker lists those of its own namespace itself.
-            let found = places::look_up(kernel, &network, connection, second)?;
-            let Elsewhere { found, place } = found.ok_or(Refusal::NotServed)?;
-            let permit = rights.within(&place).authorize(Interfaces)?;
+            let found = other_namespace::look_up(kernel, &network, connection, second)?;
+            let OtherNamespace { found, namespace } = found.ok_or(Refusal::NotServed)?;
+            let permit = rights.within(&namespace).authorize(Interfaces)?;
             let listed = calls::interfaces_in(kernel, permit, &found, &query)?;
             return Ok(
                 listed.map_or_else(failed, |found| Outcome::Answer(Answer::Interfaces(found)))
@@ -107,21 +107,21 @@ fn perform<S: KernelSocket, C: Connection>(
             calls::set_hostname(kernel, judge::set_hostname(rights, name)?)
         }
         Request::Bind { address } => {
-            let permit = judge::bind(rights.within(&place()?), socket()?, &address)?;
+            let permit = judge::bind(rights.within(&namespace()?), socket()?, &address)?;
             calls::bind(kernel, permit, socket()?)
         }
         Request::Connect { address } => {
-            let permit = judge::connect(rights.within(&place()?), socket()?, &address)?;
+            let permit = judge::connect(rights.within(&namespace()?), socket()?, &address)?;
             calls::connect(kernel, permit, socket()?)
         }
         Request::SetOption { level, name, value } => {
-            let (place, option) = (place()?, (level, name));
-            let permit = judge::set_option(rights.within(&place), socket()?, option, value)?;
+            let (namespace, option) = (namespace()?, (level, name));
+            let permit = judge::set_option(rights.within(&namespace), socket()?, option, value)?;
             calls::set_option(kernel, permit, socket()?)
         }
         Request::Send { destination, flags, control, data } => {
             let message = Message { destination, flags, control, data };
-            let permit = judge_message::send(rights.within(&place()?), socket()?, message)?;
+            let permit = judge_message::send(rights.within(&namespace()?), socket()?, message)?;
             let sent = calls::send(kernel, permit, socket()?);
             let sent = sent.map(|sent| Outcome::Answer(Answer::Sent(sent as u64)));
             return Ok(sent.unwrap_or_else(failed));
@@ -136,15 +136,16 @@ fn open_capture<S: KernelSocket, C: Connection>(
     (network, passed): (&Network, Option<S>),
     order: Order,
 ) -> Result<Outcome, Refusal> {
-    let found = places::look_up(kernel, network, client.connection, passed)?;
-    let (found, place) = match found {
-        None => (None, Place::Broker),
-        Some(Elsewhere { found, place }) => (Some(found), place),
+    let found = other_namespace::look_up(kernel, network, client.connection, passed)?;
+    let (found, namespace) = match found {
+        None => (None, Namespace::Broker),
+        Some(OtherNamespace { found, namespace }) => (Some(found), namespace),
     };
-    let permit = judge::capture(client.rights.within(&place), &order)?;
+    let permit = judge::capture(client.rights.within(&namespace), &order)?;
     let opened = calls::capture(kernel, permit, found.as_ref(), order)?;
-    Ok(opened
-        .map_or_else(failed, |(socket, opened)| Outcome::Capture(socket, Box::new(opened), place)))
+    Ok(opened.map_or_else(failed, |(socket, opened)| {
+        Outcome::Capture(socket, Box::new(opened), namespace)
+    }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "reads well in map_or_else")]

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Mutex;
 use std::thread;
 
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::rights::Rights;
 
 use super::answer::{Client, Outcome, answer};
@@ -48,7 +48,7 @@ struct Kept {
     /// Without the program.
     order: Order,
     interfaces: Vec<Interface>,
-    place: Place,
+    namespace: Namespace,
 }
 
 impl Reader {
@@ -130,9 +130,9 @@ impl Captures {
         let question = Question { network, request: Request::Capture { capture, order } };
         // Not under the lock: it takes some ten milliseconds.
         let outcome = match answer(kernel, client, question, passed) {
-            Outcome::Capture(socket, opened, place) => {
+            Outcome::Capture(socket, opened, namespace) => {
                 let (order, interfaces) = (opened.order.clone(), opened.interfaces());
-                let kept = Kept { order, interfaces, place };
+                let kept = Kept { order, interfaces, namespace };
                 let order = ReaderOrder::Open { capture, opened: *opened };
                 self.pass(worker, capture, &order, &socket, kept)
             }
@@ -225,10 +225,10 @@ impl Captures {
             return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
         };
         let opened = reader.running.get(&capture).and_then(|running| running.opened.as_ref());
-        let Some(Kept { order, interfaces, place }) = opened else {
+        let Some(Kept { order, interfaces, namespace }) = opened else {
             return Outcome::Answer(Answer::Failed(libc::ESRCH));
         };
-        let scoped = match judge::capture(rights.within(place), order) {
+        let scoped = match judge::capture(rights.within(namespace), order) {
             Ok(permit) => permit.into_request(),
             Err(refusal) => return refusal.into(),
         };

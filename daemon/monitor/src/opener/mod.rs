@@ -16,7 +16,7 @@ mod answer;
 mod calls;
 mod judge_message;
 mod judge;
-mod places;
+mod other_namespace;
 mod namespaces;
 mod workers;
 mod refusals;
@@ -25,8 +25,7 @@ mod host;
 
 pub use host::{CaptureLimits, Host};
 pub use namespaces::{
-    Found, Namespaces, Selected, TO_ENTER_NETWORKS, can_enter_networks, interfaces_elsewhere,
-    open_elsewhere,
+    Found, Namespaces, Selected, TO_ENTER_NETWORKS, can_enter_networks, interfaces_in, open_in,
 };
 pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
 pub use run::run;

@@ -105,7 +105,7 @@ impl Namespaces {
         // The proof that the socket belongs to the namespace that was judged.
         match namespace::cookie(made.as_fd()) {
             Ok(cookie) if cookie == found.cookie => Ok(Ok(made)),
-            Ok(_) | Err(_) => Err(Unreachable::Elsewhere),
+            Ok(_) | Err(_) => Err(Unreachable::AnotherNetwork),
         }
     }
 
@@ -148,7 +148,7 @@ impl Selected<'_> {
 
 /// A socket in another network namespace than the broker's own, for a broker of one process. To be called in a thread that
 /// ends afterwards, or makes nothing else meanwhile.
-pub fn open_elsewhere(
+pub fn open_in(
     namespaces: &Namespaces,
     selected: Selected<'_>,
     spec: SocketSpec,
@@ -157,7 +157,7 @@ pub fn open_elsewhere(
 }
 
 /// Interfaces of another network namespace, likewise.
-pub fn interfaces_elsewhere(
+pub fn interfaces_in(
     namespaces: &Namespaces,
     selected: Selected<'_>,
     query: &InterfaceQuery,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::judgement::denial::Denial;
-use crate::judgement::place::Place;
+use crate::judgement::namespace::Namespace;
 use crate::judgement::question::Question;
 use crate::judgement::rights::{ByVerb, Restriction, Rights, RuleName};
 use crate::judgement::rule_name::{NO_RULE, OWNER_RULE, RESTRICTED};
@@ -149,7 +149,7 @@ impl Rights {
             scope.deny.push(packets);
         }
         // As any rule without netns, the built-in one is about the broker's own network namespace.
-        let is_owner = self.is_owner() && question.place == &Place::Broker;
+        let is_owner = self.is_owner() && question.namespace == &Namespace::Broker;
         let granting: Vec<&Rule> =
             rules.into_iter().flat_map(ByVerb::granting).filter(about).collect();
         let rule = match granting.first() {

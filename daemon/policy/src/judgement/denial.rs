@@ -115,7 +115,7 @@ fn what(question: &Question<'_>) -> String {
     if let Some(interface) = question.interface {
         write!(text, " by interface {}", interface.escape_default()).ok();
     }
-    if let Some(words) = question.place.words() {
+    if let Some(words) = question.namespace.words() {
         write!(text, " {words}").ok();
     }
     text

@@ -1,6 +1,6 @@
 //! Rules that the holder of a passed descriptor escapes, for one subject.
 
-use crate::judgement::place::Place;
+use crate::judgement::namespace::Namespace;
 use crate::judgement::rights::{ByVerb, Rights};
 use crate::judgement::socket_spec::JudgedSocket as _;
 use crate::language::descriptor::HOLDER;
@@ -9,11 +9,11 @@ use sockbroker_proto::socket_spec::SocketSpec;
 
 impl Rights {
     /// The name of the first rule that denies what the holder of this socket's descriptor could still do.
-    pub fn escaped_by(&self, socket: SocketSpec, place: &Place) -> Option<&str> {
+    pub fn escaped_by(&self, socket: SocketSpec, namespace: &Namespace) -> Option<&str> {
         let rules = HOLDER.into_iter().filter_map(|verb| self.about(verb));
         let mut refusing = rules.flat_map(ByVerb::refusing);
         refusing
-            .find(|rule| rule.admits_place(place) && rule.binds_calls(socket))
+            .find(|rule| rule.admits_namespace(namespace) && rule.binds_calls(socket))
             .map(|rule| &*rule.name)
     }
 }

@@ -33,7 +33,7 @@ impl Question<'_> {
             Operand::Remote => list(ip(self.remote).map(|(ip, _)| ip)),
             Operand::RemotePorts => list(ip(self.remote).and_then(|(_, port)| port)),
             Operand::Interface => list(self.interface),
-            Operand::Netns => list(self.place.netns()),
+            Operand::Netns => list(self.namespace.netns()),
             Operand::Path => list(self.path_end().and_then(path)),
             Operand::Option if self.verb == Verb::Option => {
                 list(self.option.map(OptionClass::word))

@@ -70,7 +70,7 @@ impl Rule {
                 let all = question.verb == Verb::Capture && question.interface.is_none();
                 admits(&fields.interface, question.interface, Pattern::matches) || all && deny
             }
-            Operand::Netns => self.admits_place(question.place),
+            Operand::Netns => self.admits_namespace(question.namespace),
             Operand::Path => admits(&fields.path, question.path_end(), |prefix, end| {
                 self.admits_path(prefix, end, question.socket)
             }),

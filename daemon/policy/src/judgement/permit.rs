@@ -2,7 +2,7 @@
 
 use crate::judgement::action::{OpenCapture, Request, ScopedCapture};
 use crate::judgement::denial::Denial;
-use crate::judgement::place::Place;
+use crate::judgement::namespace::Namespace;
 use crate::judgement::question::Question;
 use crate::judgement::rights::Rights;
 use crate::judgement::rule_name::{NO_RULE, RuleName};
@@ -12,7 +12,7 @@ use crate::judgement::rule_name::{NO_RULE, RuleName};
 #[must_use = "a permit is there to be spent on its operation"]
 pub struct Permit<R> {
     request: R,
-    place: Place,
+    namespace: Namespace,
     rule: RuleName,
 }
 
@@ -23,8 +23,8 @@ impl<R> Permit<R> {
     }
 
     /// The network namespace of the socket for which it was allowed.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Consumes the permit and returns its request.
@@ -41,7 +41,7 @@ impl<R> Permit<R> {
 impl<R: Request> Permit<R> {
     /// The question that the rule allowed.
     pub fn question(&self) -> Question<'_> {
-        Question { place: &self.place, ..self.request.question() }
+        Question { namespace: &self.namespace, ..self.request.question() }
     }
 }
 
@@ -49,47 +49,47 @@ impl Rights {
     /// Judges a request and everything that it includes, in the network namespace of its question: the broker's own,
     /// unless the request names another.
     pub fn authorize<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
-        let place = request.question().place.clone();
-        self.authorize_in(&place, request)
+        let namespace = request.question().namespace.clone();
+        self.authorize_in(&namespace, request)
     }
 
     /// The same for a socket of a network namespace.
     pub(super) fn authorize_in<R: Request>(
         &self,
-        place: &Place,
+        namespace: &Namespace,
         request: R,
     ) -> Result<Permit<R>, Box<Denial>> {
-        let rule = self.judge(&Question { place, ..request.question() })?;
+        let rule = self.judge(&Question { namespace, ..request.question() })?;
         let mut refused = None;
         request.further(&mut |question| {
             if refused.is_none() {
-                refused = self.judge(&Question { place, ..question }).err();
+                refused = self.judge(&Question { namespace, ..question }).err();
             }
         });
         match refused {
             Some(denial) => Err(denial),
-            None => Ok(Permit { request, place: place.clone(), rule }),
+            None => Ok(Permit { request, namespace: namespace.clone(), rule }),
         }
     }
 
     /// Judges a capture on a socket of a network namespace.
     pub(super) fn authorize_capture_in(
         &self,
-        place: &Place,
+        namespace: &Namespace,
         capture: OpenCapture,
     ) -> Result<Permit<ScopedCapture>, Box<Denial>> {
         let mut scopes = Vec::new();
         let mut granting = None;
         for question in capture.captures() {
-            let (rule, scope) = self.judge_capture(&Question { place, ..question })?;
+            let (rule, scope) = self.judge_capture(&Question { namespace, ..question })?;
             granting.get_or_insert(rule);
             scopes.push(scope);
         }
         for question in capture.options() {
-            self.judge(&Question { place, ..question })?;
+            self.judge(&Question { namespace, ..question })?;
         }
         let rule = granting.unwrap_or(RuleName::BuiltIn(NO_RULE));
         let request = ScopedCapture { capture, scopes };
-        Ok(Permit { request, place: place.clone(), rule })
+        Ok(Permit { request, namespace: namespace.clone(), rule })
     }
 }

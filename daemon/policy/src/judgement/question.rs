@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sockbroker_proto::address::Address;
 
-use crate::judgement::place::{BROKER, Place};
+use crate::judgement::namespace::{BROKER, Namespace};
 use crate::judgement::target::{FileFacts, SocketName, Target};
 use crate::language::message_class::MessageClass;
 use crate::language::option_class::OptionClass;
@@ -28,7 +28,7 @@ pub struct Question<'a> {
     /// The interface.
     pub interface: Option<&'a str>,
     /// The network namespace of the socket.
-    pub place: &'a Place,
+    pub namespace: &'a Namespace,
     /// The class of the option.
     pub option: Option<OptionClass>,
     /// The class of the netlink message.
@@ -50,7 +50,7 @@ impl<'a> Question<'a> {
             local: None,
             remote: None,
             interface: None,
-            place: &BROKER,
+            namespace: &BROKER,
             option: None,
             message: None,
             length: None,

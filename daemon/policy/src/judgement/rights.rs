@@ -183,7 +183,7 @@ impl Rights {
             return Some(RuleName::BuiltIn(HOLDER_RULE));
         }
         // As any rule without netns, it is about the broker's own network namespace.
-        let is_about = self.owner && question.place.netns().is_none();
+        let is_about = self.owner && question.namespace.netns().is_none();
         is_about.then_some(RuleName::BuiltIn(OWNER_RULE))
     }
 
@@ -254,7 +254,8 @@ impl Rights {
             return None;
         }
         socket.ty = libc::SOCK_DGRAM;
-        let question = Question { place: question.place, ..Question::about(Verb::Create, socket) };
+        let question =
+            Question { namespace: question.namespace, ..Question::about(Verb::Create, socket) };
         let instead = self.judge(&question);
         instead.ok().map(|_| "use SOCK_DGRAM with this protocol, which is granted".into())
     }

@@ -2,8 +2,8 @@
 
 use crate::judgement::action::{OpenCapture, Request, ScopedCapture};
 use crate::judgement::denial::Denial;
+use crate::judgement::namespace::Namespace;
 use crate::judgement::permit::Permit;
-use crate::judgement::place::Place;
 use crate::judgement::question::Question;
 use crate::judgement::rights::Rights;
 
@@ -11,20 +11,20 @@ use crate::judgement::rights::Rights;
 #[derive(Debug, Clone, Copy)]
 pub struct RightsIn<'a> {
     rights: &'a Rights,
-    place: &'a Place,
+    namespace: &'a Namespace,
 }
 
 impl Rights {
     /// What is allowed on sockets of a network namespace.
-    pub fn within<'a>(&'a self, place: &'a Place) -> RightsIn<'a> {
-        RightsIn { rights: self, place }
+    pub fn within<'a>(&'a self, namespace: &'a Namespace) -> RightsIn<'a> {
+        RightsIn { rights: self, namespace }
     }
 }
 
 impl RightsIn<'_> {
     /// Judges a request about a socket of this namespace, and everything that it includes.
     pub fn authorize<R: Request>(&self, request: R) -> Result<Permit<R>, Box<Denial>> {
-        self.rights.authorize_in(self.place, request)
+        self.rights.authorize_in(self.namespace, request)
     }
 
     /// Judges a capture in this namespace, and finds the packets that it is allowed to see.
@@ -32,12 +32,12 @@ impl RightsIn<'_> {
         &self,
         capture: OpenCapture,
     ) -> Result<Permit<ScopedCapture>, Box<Denial>> {
-        self.rights.authorize_capture_in(self.place, capture)
+        self.rights.authorize_capture_in(self.namespace, capture)
     }
 
     /// Whether a question about a socket of this namespace is granted.
     pub fn grants(&self, question: &Question<'_>) -> bool {
-        self.rights.decide(&Question { place: self.place, ..question.clone() }).is_ok()
+        self.rights.decide(&Question { namespace: self.namespace, ..question.clone() }).is_ok()
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::fixture::{OWNER, TCP, rules};
     use crate::judgement::action::{Create, Handover, Inspect};
-    use crate::judgement::place::{Other, owns};
+    use crate::judgement::namespace::{Other, owns};
     use crate::judgement::policy::Policy;
     use crate::judgement::subject::Subject;
     use crate::language::netns::Netns;
@@ -61,25 +61,26 @@ mod tests {
 
     /// The places of requests: the broker's, the caller's, two named ones, a named one that is the caller's, one that is unknown,
     /// and one that the caller owns.
-    fn places() -> [Place; 7] {
+    fn places() -> [Namespace; 7] {
         let named = |name: &str, is_callers| {
-            Place::Other(Other { is_callers, is_owned: false, name: Some(name.into()) })
+            Namespace::Other(Other { is_callers, is_owned: false, name: Some(name.into()) })
         };
         [
-            Place::Broker,
-            Place::from(&Netns::Caller),
+            Namespace::Broker,
+            Namespace::from(&Netns::Caller),
             named("lab1", false),
             named("lab2", false),
             named("lab1", true),
-            Place::unknown(),
-            Place::from(&Netns::Owned),
+            Namespace::unknown(),
+            Namespace::from(&Netns::Owned),
         ]
     }
 
     /// In which of the places a user can create a TCP socket.
     fn granted(uid: u32, text: &str) -> [bool; 7] {
         let rights = rights(uid, text);
-        places().map(|place| rights.within(&place).authorize(Create { socket: TCP }).is_ok())
+        places()
+            .map(|namespace| rights.within(&namespace).authorize(Create { socket: TCP }).is_ok())
     }
 
     #[test]
@@ -130,13 +131,13 @@ mod tests {
     #[test]
     fn a_refusal_names_the_namespace_and_the_grant() {
         let rights = rights(7, &rule("a", "allow = [\"create\"]"));
-        for (place, grant, what) in [
+        for (namespace, grant, what) in [
             (Netns::Caller, "[\"caller\"]", "in the network namespace of the caller"),
             (Netns::Owned, "[\"owned\"]", "in a network namespace that the caller owns"),
             (Netns::Named("lab1".into()), "[\"lab1\"]", "in the network namespace \"lab1\""),
         ] {
-            let place = Place::from(&place);
-            let denial = rights.within(&place).authorize(Create { socket: TCP }).unwrap_err();
+            let namespace = Namespace::from(&namespace);
+            let denial = rights.within(&namespace).authorize(Create { socket: TCP }).unwrap_err();
             assert!(denial.what.ends_with(what), "{denial}");
             assert!(denial.grant.contains(&format!("netns = {grant}")), "{denial}");
         }
@@ -145,12 +146,12 @@ mod tests {
     #[test]
     fn a_permit_keeps_the_namespace_for_which_it_was_given() {
         let rights = rights(7, &rule("a", "allow = [\"create\"]\nnetns = [\"lab1\"]"));
-        let place = Place::from(&Netns::Named("lab1".into()));
-        let permit = rights.within(&place).authorize(Create { socket: TCP }).unwrap();
-        assert_eq!(permit.place(), &place);
-        assert_eq!(permit.question().place, &place);
+        let namespace = Namespace::from(&Netns::Named("lab1".into()));
+        let permit = rights.within(&namespace).authorize(Create { socket: TCP }).unwrap();
+        assert_eq!(permit.namespace(), &namespace);
+        assert_eq!(permit.question().namespace, &namespace);
         // Everybody who has been granted something can inspect.
-        assert!(rights.within(&place).authorize(Inspect { socket: TCP }).is_ok());
+        assert!(rights.within(&namespace).authorize(Inspect { socket: TCP }).is_ok());
     }
 
     #[test]
@@ -167,11 +168,11 @@ mod tests {
     fn descriptors_escape_only_what_is_denied_in_their_namespace() {
         let rights =
             rights(7, &rule("d", "deny = [\"connect\"]\nremote = [\"any\"]\nnetns = [\"lab1\"]"));
-        let escapes = places().map(|place| rights.escaped_by(TCP, &place).is_some());
+        let escapes = places().map(|namespace| rights.escaped_by(TCP, &namespace).is_some());
         assert_eq!(escapes, [false, false, true, false, true, true, false]);
         let rights = self::rights(7, &rule("h", "allow = [\"handover\"]"));
-        let place = Place::from(&Netns::Caller);
+        let namespace = Namespace::from(&Netns::Caller);
         let handover = Handover { socket: TCP, escapes: None };
-        assert!(rights.within(&place).authorize(handover).is_err());
+        assert!(rights.within(&namespace).authorize(handover).is_err());
     }
 }

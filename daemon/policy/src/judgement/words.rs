@@ -9,7 +9,7 @@ use sockbroker_proto::address::Address;
 use crate::judgement::action::Request;
 use crate::judgement::capture_scope::CaptureScope;
 use crate::judgement::denial::Denial;
-use crate::judgement::place::Place;
+use crate::judgement::namespace::Namespace;
 use crate::judgement::question::Question;
 use crate::judgement::rights::{Rights, RuleName};
 use crate::judgement::socket_spec::CAPTURE_SOCKET;
@@ -31,7 +31,7 @@ pub struct Described {
     local: Option<SocketName>,
     remote: Option<SocketName>,
     interface: Option<String>,
-    place: Place,
+    namespace: Namespace,
     option: Option<OptionClass>,
     message: Option<MessageClass>,
     length: Option<u64>,
@@ -64,7 +64,7 @@ impl FromStr for Described {
             local: None,
             remote: None,
             interface: None,
-            place: Place::Broker,
+            namespace: Namespace::Broker,
             option: None,
             message: None,
             length: None,
@@ -108,7 +108,7 @@ impl Described {
     pub fn under(mut self, rights: &Rights) -> Self {
         let socket = self.socket.filter(|_| self.verb == Verb::Handover);
         self.escapes =
-            socket.and_then(|socket| rights.escaped_by(socket, &self.place).map(Arc::from));
+            socket.and_then(|socket| rights.escaped_by(socket, &self.namespace).map(Arc::from));
         self
     }
 
@@ -199,7 +199,7 @@ impl Described {
     }
 
     fn netns(&mut self, value: &str) -> Result<(), String> {
-        self.place = Place::from(&value.parse()?);
+        self.namespace = Namespace::from(&value.parse()?);
         Ok(())
     }
 
@@ -248,8 +248,8 @@ impl Described {
 
 impl Described {
     /// The network namespace that the words name.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 }
 
@@ -322,7 +322,7 @@ impl Request for Described {
             length: self.length,
             looked_up: self.looked_up.then_some(std::time::Duration::ZERO),
             escapes: self.escapes.as_deref(),
-            place: &self.place,
+            namespace: &self.namespace,
             ..question.on(self.interface.as_deref())
         }
     }

@@ -3,25 +3,25 @@
 use std::sync::Arc;
 
 use sockbroker_monitor::request::{Answer, CaptureLimit, Question, Request};
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 
 use crate::config::limits::Limits;
 use crate::descriptor::Descriptor;
 use crate::error::netns::Reason;
 use crate::error::{During, LimitExceeded, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::elsewhere;
 use crate::network::opener::as_network;
+use crate::network::other_namespace;
 
 /// Asks the opener for something about a capture in a network namespace, whose descriptor the client may have passed.
 pub(super) async fn ask(
     caller: &CallerIdentity,
-    (place, passed): (&Place, Option<Arc<Descriptor>>),
+    (namespace, passed): (&Namespace, Option<Arc<Descriptor>>),
     request: Request,
     limits: &Limits,
 ) -> OpResult<()> {
     let call = request.call();
-    let question = Question { network: as_network(place), request };
+    let question = Question { network: as_network(namespace), request };
     let Some(answered) = caller.privileged().ask_apart(question, passed).await else {
         return Err(OpError::Os { call, errno: libc::ECONNRESET });
     };
@@ -29,9 +29,15 @@ pub(super) async fn ask(
         Answer::Done => Ok(()),
         Answer::Limit(limit) => Err(exceeded(limit, limits).into()),
         Answer::Failed(errno) => Err(OpError::Os { call, errno }),
-        Answer::Refused(errno) if *place == Place::Broker => Err(OpError::Os { call, errno }),
-        Answer::Refused(errno) => Err(elsewhere::error(call, place, Reason::Refused(errno))),
-        Answer::Unreachable(why) => Err(elsewhere::error(call, place, Reason::Unreachable(why))),
+        Answer::Refused(errno) if *namespace == Namespace::Broker => {
+            Err(OpError::Os { call, errno })
+        }
+        Answer::Refused(errno) => {
+            Err(other_namespace::error(call, namespace, Reason::Refused(errno)))
+        }
+        Answer::Unreachable(why) => {
+            Err(other_namespace::error(call, namespace, Reason::Unreachable(why)))
+        }
         Answer::HungUp => Err(OpError::Os { call, errno: libc::ECONNRESET }),
         Answer::NotServed => Err(OpError::Os { call, errno: libc::EPERM }),
         Answer::Socket | Answer::Made | Answer::Sent(_) | Answer::Interfaces(_) => Err(lost()),

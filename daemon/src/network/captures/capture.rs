@@ -13,7 +13,7 @@ use sockbroker_monitor::reader::message::ToReader;
 use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{OpenCapture, ScopedCapture};
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use sockbroker_sys::message;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -50,7 +50,7 @@ impl Way {
 /// What the policy judged.
 #[derive(Debug)]
 pub(super) struct Judged {
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
     /// Without the program.
     pub(super) order: Order,
     /// The interfaces that it names, if it is read by this process.
@@ -130,8 +130,8 @@ impl Capture {
     }
 
     /// The network namespace of its socket.
-    pub fn place(&self) -> &Place {
-        &self.judged.place
+    pub fn namespace(&self) -> &Namespace {
+        &self.judged.namespace
     }
 
     /// Keeps the client's end of the stream for [`Self::read`].
@@ -222,7 +222,7 @@ impl Capture {
                 let capture = self.number;
                 let request = Request::SetCaptureFilter { request, capture, program };
                 // The opener knows the namespace of the capture.
-                ask(caller, (&Place::Broker, None), request, limits).await?;
+                ask(caller, (&Namespace::Broker, None), request, limits).await?;
             }
         }
         let answered = timeout(ANSWER, replaced).await.map_err(|_late| lost())?;

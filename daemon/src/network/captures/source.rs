@@ -10,7 +10,7 @@ use sockbroker_monitor::request::Request;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{OpenCapture, ScopedCapture};
 use sockbroker_policy::capture_scope::CaptureScope;
-use sockbroker_policy::place::Place;
+use sockbroker_policy::namespace::Namespace;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -22,7 +22,7 @@ use super::totals::{Sums, Totals};
 use crate::config::limits::Limits;
 use crate::error::{During, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::elsewhere::{self, Selection};
+use crate::network::other_namespace::{self, Selection};
 use crate::quota::{Share, User};
 
 /// How long the reader may take to begin.
@@ -80,12 +80,12 @@ impl CaptureSource {
         caller: &CallerIdentity,
         (user, limits): (&Arc<User>, &Limits),
     ) -> OpResult<Opening> {
-        let place = permit.place().clone();
+        let namespace = permit.namespace().clone();
         let held =
             (user.take(Share::Captures, 1)?, user.take(Share::CaptureBytes, order.buffer_bytes)?);
         let direct = caller.privileged().is_direct();
-        let made = if direct && place != Place::Broker {
-            Some(elsewhere::capture_socket(&permit, &selection, caller.privileged())?)
+        let made = if direct && namespace != Namespace::Broker {
+            Some(other_namespace::capture_socket(&permit, &selection, caller.privileged())?)
         } else {
             None
         };
@@ -111,7 +111,7 @@ impl CaptureSource {
             }
             Some(Way::Reader(_)) => {
                 let request = Request::Capture { capture: number, order };
-                ask(caller, (&place, selection.passed), request, limits).await?;
+                ask(caller, (&namespace, selection.passed), request, limits).await?;
             }
             None => {}
         }
@@ -120,7 +120,7 @@ impl CaptureSource {
             .map_err(|_ended| lost())?
             .map_err(|Failure(errno)| OpError::Os { call: CALL, errno })?;
         let way = expected.way.take().ok_or_else(lost)?;
-        let judged = Judged { place, order: kept, interfaces };
+        let judged = Judged { namespace, order: kept, interfaces };
         Ok(Opening { capture: Capture::new(number, way, outcome, live, judged), stream })
     }
 

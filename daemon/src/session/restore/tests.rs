@@ -63,7 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(Step::Duplicate),
         3 => any::<usize>().prop_map(Step::Close),
         2 => (any::<usize>(), any::<bool>(), choices())
-            .prop_map(|(place, inheritable, choices)| Step::Change(place, inheritable, choices)),
+            .prop_map(|(namespace, inheritable, choices)| Step::Change(namespace, inheritable, choices)),
         1 => "[a-z\"\\\\é ]{1,9}".prop_map(Step::Restrict),
         1 => timeouts().prop_map(Step::Default),
         1 => (0..1u64 << 40).prop_map(|nanoseconds| Step::Token(Duration::from_nanos(nanoseconds))),
@@ -105,8 +105,8 @@ impl Fixture {
         self.open.push(handle);
     }
 
-    fn some_open(&self, place: usize) -> Option<Handle> {
-        self.open.get(place.checked_rem(self.open.len())?).copied()
+    fn some_open(&self, namespace: usize) -> Option<Handle> {
+        self.open.get(namespace.checked_rem(self.open.len())?).copied()
     }
 
     fn take(&mut self, step: Step) {
@@ -116,8 +116,8 @@ impl Fixture {
                 let room = self.session.reserve_handle(&self.user).unwrap();
                 self.insert(Entry::new(descriptor, STREAM, timeout, room).unwrap());
             }
-            Step::Duplicate(place) => {
-                let Some(handle) = self.some_open(place) else { return };
+            Step::Duplicate(namespace) => {
+                let Some(handle) = self.some_open(namespace) else { return };
                 let entry = self.session.entry(handle).unwrap();
                 self.insert(
                     inspected(&entry)
@@ -125,13 +125,13 @@ impl Fixture {
                         .unwrap(),
                 );
             }
-            Step::Close(place) => {
-                let Some(handle) = self.some_open(place) else { return };
+            Step::Close(namespace) => {
+                let Some(handle) = self.some_open(namespace) else { return };
                 drop(self.session.remove(handle).unwrap());
                 self.open.retain(|open| *open != handle);
             }
-            Step::Change(place, inheritable, choices) => {
-                let Some(handle) = self.some_open(place) else { return };
+            Step::Change(namespace, inheritable, choices) => {
+                let Some(handle) = self.some_open(namespace) else { return };
                 let entry = self.session.entry(handle).unwrap();
                 entry.set_inheritable(inheritable);
                 entry.ends.known().choices = choices;

@@ -196,8 +196,8 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
             may_create_elsewhere(uid, &Elsewhere::of(scene, *cookie), *spec)
         }
         Call::Interfaces(cookie, _) => {
-            let place = Elsewhere::of(scene, *cookie);
-            uid == MEMBER && (place.is_owned || place.name == Some("lab1"))
+            let namespace = Elsewhere::of(scene, *cookie);
+            uid == MEMBER && (namespace.is_owned || namespace.name == Some("lab1"))
         }
         Call::SetHostname(_) => is_granted_here(uid, socket, call),
         Call::Capture(None, _) => {
@@ -209,8 +209,8 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
             is_own && is_granted_here(uid, socket, call)
         }
         Call::Capture(Some(cookie), order) => {
-            let place = Elsewhere::of(scene, *cookie);
-            uid == MEMBER && place.name == Some("lab1") && !order.promiscuous
+            let namespace = Elsewhere::of(scene, *cookie);
+            uid == MEMBER && namespace.name == Some("lab1") && !order.promiscuous
         }
         Call::Bind(_) | Call::Connect(_) | Call::SetOption(..) | Call::Send(_) => {
             match socket.and_then(|socket| socket.network) {
@@ -225,21 +225,21 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
     }
 }
 
-fn may_create_elsewhere(uid: u32, place: &Elsewhere<'_>, spec: SocketSpec) -> bool {
+fn may_create_elsewhere(uid: u32, namespace: &Elsewhere<'_>, spec: SocketSpec) -> bool {
     let is_packet = spec.domain == libc::AF_PACKET
         || spec.domain == libc::AF_INET && spec.ty & SOCK_TYPE_MASK == SOCK_PACKET;
-    let by_caller = place.is_callers && spec.domain == libc::AF_INET && !is_packet;
-    let by_owner = place.is_owned && spec.domain == libc::AF_INET && !is_packet;
-    let by_name = place.name == Some("lab1") && (!is_packet || spec.protocol == 0);
+    let by_caller = namespace.is_callers && spec.domain == libc::AF_INET && !is_packet;
+    let by_owner = namespace.is_owned && spec.domain == libc::AF_INET && !is_packet;
+    let by_name = namespace.name == Some("lab1") && (!is_packet || spec.protocol == 0);
     ![libc::AF_UNIX, libc::AF_PPPOX].contains(&spec.domain)
-        && place.name != Some("lab2")
+        && namespace.name != Some("lab2")
         && uid == MEMBER
         && (by_caller || by_owner || by_name)
 }
 
-fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &Call) -> bool {
+fn may_call_elsewhere(uid: u32, namespace: &Elsewhere<'_>, socket: &Socket, call: &Call) -> bool {
     let spec = socket.spec_of();
-    if uid != MEMBER || place.name == Some("lab2") {
+    if uid != MEMBER || namespace.name == Some("lab2") {
         return false;
     }
     let is_packet = spec.ty & SOCK_TYPE_MASK == SOCK_PACKET;
@@ -247,14 +247,15 @@ fn may_call_elsewhere(uid: u32, place: &Elsewhere<'_>, socket: &Socket, call: &C
         Call::Bind(address) => {
             let is_port = matches!(decode(address), Some(Address::Inet { port: 80, .. }));
             let is_inet = spec.domain == libc::AF_INET && !is_packet;
-            place.is_callers && is_inet && is_port
+            namespace.is_callers && is_inet && is_port
         }
         Call::SetOption((level, name), _) if carries_pointer_or_descriptor(*level, *name) => false,
         Call::SetOption((level, name), _) => {
             let is_mark = class_of(spec.domain, *level, *name) == OptionClass::Mark;
             let is_inet = spec.domain == libc::AF_INET && !is_packet;
             let is_scheduling = class_of(spec.domain, *level, *name) == OptionClass::Scheduling;
-            place.name == Some("lab1") && is_mark || place.is_owned && is_inet && is_scheduling
+            namespace.name == Some("lab1") && is_mark
+                || namespace.is_owned && is_inet && is_scheduling
         }
         Call::Create(_)
         | Call::CreateIn(..)

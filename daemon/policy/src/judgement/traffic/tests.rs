@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::fixture::{OWNER, TCP, UDP, UNIX, rules};
 use crate::judgement::action::Handover;
-use crate::judgement::place::Place;
+use crate::judgement::namespace::Namespace;
 use crate::judgement::policy::Policy;
 use crate::judgement::rights::Rights;
 use crate::judgement::rule_name::{CONTROL_SOCKET, NO_RULE};
@@ -150,7 +150,7 @@ fn the_control_socket_is_not_a_destination_even_for_root() {
 fn a_descriptor_that_escapes_a_deny_is_passed_by_name_only() {
     let escaped = |rules: &str, socket| {
         let rights = rights_of(rules);
-        let escapes = rights.escaped_by(socket, &Place::Broker).map(Arc::from);
+        let escapes = rights.escaped_by(socket, &Namespace::Broker).map(Arc::from);
         decided(&rights, Handover { socket, escapes })
     };
     assert_eq!(escaped(RULES, TCP), Err("not there".to_owned()));

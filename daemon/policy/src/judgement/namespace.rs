@@ -8,7 +8,7 @@ use crate::language::rule::{Effect, Rule};
 
 /// The network namespace of a socket. Rules without `netns` are about that of the broker, and about no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Namespace {
     /// The broker's own. This is so also for a socket that a caller in the same namespace made by `netns = "caller"`.
     #[default]
     Broker,
@@ -28,9 +28,9 @@ pub struct Other {
 }
 
 /// The namespace of questions that name none.
-pub(super) static BROKER: Place = Place::Broker;
+pub(super) static BROKER: Namespace = Namespace::Broker;
 
-impl From<&Netns> for Place {
+impl From<&Netns> for Namespace {
     fn from(netns: &Netns) -> Self {
         Self::Other(match netns {
             Netns::Caller => Other { is_callers: true, ..Other::default() },
@@ -40,7 +40,7 @@ impl From<&Netns> for Place {
     }
 }
 
-impl Place {
+impl Namespace {
     /// One about which nothing is known. No rule of a file grants anything there, and no rule that denies overlooks it.
     pub fn unknown() -> Self {
         Self::Other(Other::default())
@@ -98,11 +98,11 @@ impl Other {
 impl Rule {
     /// Whether it is about a namespace.
     #[inline]
-    pub(super) fn admits_place(&self, place: &Place) -> bool {
+    pub(super) fn admits_namespace(&self, namespace: &Namespace) -> bool {
         let own = &self.fields.netns;
-        match place {
-            Place::Broker => own.is_empty(),
-            Place::Other(other) => {
+        match namespace {
+            Namespace::Broker => own.is_empty(),
+            Namespace::Other(other) => {
                 let unknown = self.effect == Effect::Deny && other.is_unknown();
                 unknown || own.iter().any(|netns| other.is(netns))
             }

@@ -1,7 +1,7 @@
 //! The network namespaces of sockets, as rules judge them.
 
+use sockbroker_policy::namespace::{Namespace, Other, owns};
 use sockbroker_policy::netns::Netns;
-use sockbroker_policy::place::{Other, Place, owns};
 
 use super::calls::SystemCalls;
 use super::judge::Refusal;
@@ -11,9 +11,9 @@ use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
 /// A network namespace other than the broker's own, and what rules judge of it.
-pub(super) struct Elsewhere<N> {
+pub(super) struct OtherNamespace<N> {
     pub(super) found: Found<N>,
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
 }
 
 /// Looks up the namespace in which a worker wants a socket, and what rules judge of it. `None` for the broker's own.
@@ -22,7 +22,7 @@ pub(super) fn look_up<S: KernelSocket, C: Connection, K: SystemCalls<S, C>>(
     network: &Network,
     connection: C,
     passed: Option<S>,
-) -> Result<Option<Elsewhere<K::Namespace>>, Refusal> {
+) -> Result<Option<OtherNamespace<K::Namespace>>, Refusal> {
     let (found, name) = match network {
         Network::Broker => return Ok(None),
         Network::Caller => (kernel.network_of(connection)?, None),
@@ -48,7 +48,10 @@ pub(super) fn look_up<S: KernelSocket, C: Connection, K: SystemCalls<S, C>>(
             if is_passed && !is_owned {
                 return Err(Unreachable::NotOwned.into());
             }
-            Ok(Some(Elsewhere { found, place: Place::Other(Other { is_callers, is_owned, name }) }))
+            Ok(Some(OtherNamespace {
+                found,
+                namespace: Namespace::Other(Other { is_callers, is_owned, name }),
+            }))
         }
     }
 }
@@ -66,11 +69,11 @@ pub(super) fn of_socket<S: KernelSocket, C: Connection>(
     network: &Network,
     connection: C,
     socket: S,
-) -> Result<Place, Refusal> {
-    let Some(home) = kernel.own_network() else { return Ok(Place::Broker) };
-    let Ok(cookie) = socket.network() else { return Ok(Place::unknown()) };
+) -> Result<Namespace, Refusal> {
+    let Some(home) = kernel.own_network() else { return Ok(Namespace::Broker) };
+    let Ok(cookie) = socket.network() else { return Ok(Namespace::unknown()) };
     if cookie == home {
-        return Ok(Place::Broker);
+        return Ok(Namespace::Broker);
     }
     let is_callers = connection.network().is_ok_and(|own| own == cookie);
     let name = match network {
@@ -84,5 +87,5 @@ pub(super) fn of_socket<S: KernelSocket, C: Connection>(
     };
     let is_owned = *network == Network::Passed
         && socket.network_owner().is_ok_and(|owner| is_owned(connection, owner));
-    Ok(Place::Other(Other { is_callers, is_owned, name }))
+    Ok(Namespace::Other(Other { is_callers, is_owned, name }))
 }

@@ -8,15 +8,15 @@ use std::thread;
 
 use sockbroker_monitor::capture;
 use sockbroker_monitor::opener::{
-    Namespaces, Selected, can_enter_networks, interfaces_elsewhere, open_elsewhere,
+    Namespaces, Selected, can_enter_networks, interfaces_in, open_in,
 };
 use sockbroker_monitor::request::{
     Answer, InterfaceQuery, Network, Question, Request, Unreachable,
 };
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Create, Interfaces, ScopedCapture};
+use sockbroker_policy::namespace::{Namespace, Other, owns};
 use sockbroker_policy::netns::Netns;
-use sockbroker_policy::place::{Other, Place, owns};
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::namespace::{self, NetworkNamespace};
 
@@ -30,7 +30,7 @@ use crate::network::opener::{Privileged, as_network};
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// What rules judge of it, as far as this process knows it.
-    pub place: Place,
+    pub namespace: Namespace,
     /// Its descriptor, if the client passed one.
     pub passed: Option<Arc<Descriptor>>,
 }
@@ -42,8 +42,8 @@ impl Selection {
 }
 
 /// The error of a call for a network namespace.
-pub fn error(call: &'static str, place: &Place, reason: Reason) -> OpError {
-    let namespace = match place.netns() {
+pub fn error(call: &'static str, namespace: &Namespace, reason: Reason) -> OpError {
+    let namespace = match namespace.netns() {
         None => "unknown".to_owned(),
         Some(Netns::Owned) => "passed".to_owned(),
         Some(netns @ (Netns::Caller | Netns::Named(_))) => netns.to_string(),
@@ -52,24 +52,24 @@ pub fn error(call: &'static str, place: &Place, reason: Reason) -> OpError {
 }
 
 /// The namespace that a client selects by a word, as far as rules can judge it before it is entered.
-pub fn selected(call: &'static str, netns: &Netns, privileged: &Privileged) -> OpResult<Place> {
-    let place = Place::from(netns);
+pub fn selected(call: &'static str, netns: &Netns, privileged: &Privileged) -> OpResult<Namespace> {
+    let namespace = Namespace::from(netns);
     match netns {
-        Netns::Named(_) => Ok(place),
+        Netns::Named(_) => Ok(namespace),
         Netns::Owned => Err(OpError::value("netns: pass the descriptor of the network namespace")),
         Netns::Caller => match (privileged.own_network(), privileged.clients_network()) {
             // Rules without netns are about it.
-            (Some(own), Some(clients)) if own == clients => Ok(Place::Broker),
-            (Some(_), Some(_)) => Ok(place),
-            (None, _) | (_, None) => Err(error(call, &place, Reason::UnknownClient)),
+            (Some(own), Some(clients)) if own == clients => Ok(Namespace::Broker),
+            (Some(_), Some(_)) => Ok(namespace),
+            (None, _) | (_, None) => Err(error(call, &namespace, Reason::UnknownClient)),
         },
     }
 }
 
 /// The namespace that a client of this user passes.
 pub fn examine(call: &'static str, passed: Descriptor, uid: u32) -> OpResult<Selection> {
-    let place = Place::from(&Netns::Owned);
-    let fail = |reason| error(call, &place, reason);
+    let namespace = Namespace::from(&Netns::Owned);
+    let fail = |reason| error(call, &namespace, reason);
     let found = NetworkNamespace::of_descriptor(passed.as_fd());
     let found = found.map_err(|_other| fail(Reason::NotPassed))?;
     let own = NetworkNamespace::own().during("open")?;
@@ -79,7 +79,7 @@ pub fn examine(call: &'static str, passed: Descriptor, uid: u32) -> OpResult<Sel
     if !owns(uid, found.owner().during("ioctl")?) {
         return Err(fail(Reason::Unreachable(Unreachable::NotOwned)));
     }
-    Ok(Selection { place, passed: Some(Arc::new(passed)) })
+    Ok(Selection { namespace, passed: Some(Arc::new(passed)) })
 }
 
 /// The namespace of a socket that a client passes. `known` are those in which its session was given sockets.
@@ -87,16 +87,18 @@ pub fn of_passed(
     descriptor: BorrowedFd<'_>,
     privileged: &Privileged,
     known: &KnownNetworks,
-) -> Place {
-    let Some(own) = privileged.own_network() else { return Place::Broker };
+) -> Namespace {
+    let Some(own) = privileged.own_network() else { return Namespace::Broker };
     let cookie = namespace::cookie(descriptor);
-    if let Some(place) = cookie.as_ref().ok().and_then(|cookie| known.find(*cookie)) {
-        return place;
+    if let Some(namespace) = cookie.as_ref().ok().and_then(|cookie| known.find(*cookie)) {
+        return namespace;
     }
     match cookie {
-        Ok(cookie) if cookie == own => Place::Broker,
-        Ok(cookie) if privileged.clients_network() == Some(cookie) => Place::from(&Netns::Caller),
-        Ok(_) | Err(_) => Place::unknown(),
+        Ok(cookie) if cookie == own => Namespace::Broker,
+        Ok(cookie) if privileged.clients_network() == Some(cookie) => {
+            Namespace::from(&Netns::Caller)
+        }
+        Ok(_) | Err(_) => Namespace::unknown(),
     }
 }
 
@@ -105,33 +107,32 @@ pub fn create(
     permit: Permit<Create>,
     selection: &Selection,
     privileged: &Privileged,
-) -> OpResult<(OwnedFd, Place)> {
-    let place = &permit.place().clone();
+) -> OpResult<(OwnedFd, Namespace)> {
+    let namespace = &permit.namespace().clone();
     let Create { socket: spec } = permit.into_request();
-    let fail = |reason| error("socket", place, reason);
+    let fail = |reason| error("socket", namespace, reason);
     if [libc::AF_UNIX, libc::AF_PPPOX].contains(&spec.domain) {
         return Err(fail(Reason::Family));
     }
     let made = if privileged.is_direct() {
-        let make = |namespaces: &Namespaces, selected: Selected<'_>| {
-            open_elsewhere(namespaces, selected, spec)
-        };
-        by_thread(place, selection, privileged, make).map_err(fail)?.during("socket")?
+        let make =
+            |namespaces: &Namespaces, selected: Selected<'_>| open_in(namespaces, selected, spec);
+        by_thread(namespace, selection, privileged, make).map_err(fail)?.during("socket")?
     } else {
         let SocketSpec { domain, ty, protocol } = spec;
         let request = Request::Create { domain, ty, protocol };
-        match ask("socket", place, selection, privileged, request)? {
+        match ask("socket", namespace, selection, privileged, request)? {
             (Answer::Socket, Some(made)) => made,
             _ => return Err(fail(Reason::Family)),
         }
     };
     let clients = privileged.clients_network();
     let is_callers = clients.is_some() && namespace::cookie(made.as_fd()).ok() == clients;
-    let place = match place.clone() {
-        Place::Other(other) => Place::Other(Other { is_callers, ..other }),
-        Place::Broker => Place::Broker,
+    let namespace = match namespace.clone() {
+        Namespace::Other(other) => Namespace::Other(Other { is_callers, ..other }),
+        Namespace::Broker => Namespace::Broker,
     };
-    Ok((made, place))
+    Ok((made, namespace))
 }
 
 /// The socket of a capture in the namespace that was judged, for a broker of one process.
@@ -141,12 +142,12 @@ pub fn capture_socket(
     privileged: &Privileged,
 ) -> OpResult<OwnedFd> {
     const CALL: &str = "capture.open";
-    let place = permit.place();
+    let namespace = permit.namespace();
     let make = |namespaces: &Namespaces, selected: Selected<'_>| {
-        open_elsewhere(namespaces, selected, capture::SOCKET)
+        open_in(namespaces, selected, capture::SOCKET)
     };
-    let made = by_thread(place, selection, privileged, make);
-    made.map_err(|reason| error(CALL, place, reason))?.during(CALL)
+    let made = by_thread(namespace, selection, privileged, make);
+    made.map_err(|reason| error(CALL, namespace, reason))?.during(CALL)
 }
 
 /// Interfaces of the namespace that was judged: index and name.
@@ -157,16 +158,16 @@ pub fn interfaces(
     query: InterfaceQuery,
     privileged: &Privileged,
 ) -> OpResult<Vec<(u32, String)>> {
-    let place = &permit.place().clone();
+    let namespace = &permit.namespace().clone();
     let Interfaces = permit.into_request();
-    let fail = |reason| error(call, place, reason);
+    let fail = |reason| error(call, namespace, reason);
     if privileged.is_direct() {
         let list = move |namespaces: &Namespaces, selected: Selected<'_>| {
-            interfaces_elsewhere(namespaces, selected, &query)
+            interfaces_in(namespaces, selected, &query)
         };
-        return by_thread(place, selection, privileged, list).map_err(fail)?.during(call);
+        return by_thread(namespace, selection, privileged, list).map_err(fail)?.during(call);
     }
-    match ask(call, place, selection, privileged, Request::Interfaces { query })? {
+    match ask(call, namespace, selection, privileged, Request::Interfaces { query })? {
         (Answer::Interfaces(found), _) => Ok(found),
         _ => Err(fail(Reason::Unreachable(Unreachable::BrokersOwn))),
     }
@@ -175,13 +176,13 @@ pub fn interfaces(
 /// Asks the opener. Its refusals are errors.
 fn ask(
     call: &'static str,
-    place: &Place,
+    namespace: &Namespace,
     selection: &Selection,
     privileged: &Privileged,
     request: Request,
 ) -> OpResult<(Answer, Option<OwnedFd>)> {
-    let fail = |reason| error(call, place, reason);
-    let question = Question { network: as_network(place), request };
+    let fail = |reason| error(call, namespace, reason);
+    let question = Question { network: as_network(namespace), request };
     let asked = privileged.ask_plainly(&question, selection.passed());
     let (answer, made) = asked.ok_or_else(|| fail(Reason::HungUp))?.during(call)?;
     match answer {
@@ -201,7 +202,7 @@ fn ask(
 
 /// Makes a call in a thread of this process, which ends afterwards.
 fn by_thread<T: Send>(
-    place: &Place,
+    namespace: &Namespace,
     selection: &Selection,
     privileged: &Privileged,
     make: impl FnOnce(&Namespaces, Selected<'_>) -> Result<io::Result<T>, Unreachable> + Send,
@@ -210,7 +211,7 @@ fn by_thread<T: Send>(
         privileged.namespaces().filter(|_| can_enter_networks());
     let namespaces = namespaces.ok_or(Reason::Unreachable(Unreachable::Incapable))?;
     let connection = privileged.connection();
-    let network: Network = as_network(place);
+    let network: Network = as_network(namespace);
     let call = || {
         let connection = connection.as_deref().map(|connection| connection.as_fd());
         let passed = selection.passed();
