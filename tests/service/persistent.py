@@ -331,7 +331,7 @@ def answer(connection, handle):
 
 
 def connect(least):
-    """Connects to the listener until a file exists, at least so many times, and prints what happened."""
+    """Connects to the listener until a file exists, at least as often as LEAST, and prints what happened."""
     outcomes, number = {"served": 0}, 0
     print("begun", flush=True)
     while number < int(least) or not (FOLDER / "restarted").exists():
