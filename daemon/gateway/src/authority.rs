@@ -118,9 +118,9 @@ impl Authority {
         Ok(Authenticated { identity, evidence: Evidence::Token(hash, from), until })
     }
 
-    /// Judges a client again. An error is the reason why it would not be admitted now.
-    pub(crate) fn judge_again(&self, client: &Authenticated) -> Result<(), String> {
-        let identity = match &client.evidence {
+    /// Judges a client again: until when it is admitted now, or the reason why it is not.
+    pub(crate) fn judge_again(&self, client: &Authenticated) -> Result<Option<SystemTime>, String> {
+        let (identity, until) = match &client.evidence {
             Evidence::Certificate(chain) => {
                 let verifier = self.verifier.as_ref();
                 let verifier = verifier.ok_or("the broker takes no client certificates now")?;
@@ -128,12 +128,13 @@ impl Authority {
                 let verified = verifier.verify_client_cert(first, others, UnixTime::now());
                 verified
                     .map_err(|error| format!("the client certificate is not valid: {error}"))?;
-                self.of_certificate(chain)?.identity
+                let found = self.of_certificate(chain)?;
+                (found.identity, found.until)
             }
-            Evidence::Token(hash, from) => self.tokens.judge(hash, *from, SystemTime::now())?.0,
+            Evidence::Token(hash, from) => self.tokens.judge(hash, *from, SystemTime::now())?,
         };
         if identity == client.identity {
-            Ok(())
+            Ok(until)
         } else {
             Err("the name or the rules of the client have changed: connect again".to_owned())
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::authority::{Authenticated, Evidence};
 use crate::establish::{Established, Failed, Tls, establish, refuse};
-use crate::live::{Served, Shared};
+use crate::live::{Judgement, Served, Shared};
 use crate::refusal::Refusal;
 
 /// How often a connection whose client sends nothing more is checked.
@@ -117,28 +117,33 @@ impl Pump {
         let number = served.number;
         let copy = copy(tls, (socket, worker), input, shared.settings.last_bytes);
         tokio::pin!(copy);
-        let left = client.until.map(|until| until.duration_since(SystemTime::now()));
-        let expired = async {
-            match left {
-                None => std::future::pending().await,
-                Some(left) => sleep(left.unwrap_or_default()).await,
+        let reason = loop {
+            let judgement = served.judgement.borrow_and_update().clone();
+            let until = match judgement {
+                Judgement::Until(until) => until,
+                Judgement::End(reason) => break reason,
+            };
+            tokio::select! {
+                () = &mut copy => {
+                    return tracing::debug!(connection = number, "the connection has ended");
+                }
+                judged = served.judgement.changed() => if judged.is_err() { return },
+                () = expiry(until) => break format!("the {} has expired", word(&client)),
             }
-        };
-        let reason = tokio::select! {
-            () = &mut copy => {
-                return tracing::debug!(connection = number, "the connection has ended");
-            }
-            reason = &mut served.end => match reason {
-                Ok(reason) => reason,
-                Err(_) => return,
-            },
-            () = expired => format!("the {} has expired", word(&client)),
         };
         tracing::info!(connection = number, client = %client.identity, reason, "ends a connection");
         let reason = reason.chars().take(REASON_CHARACTERS).collect();
         shared.send(FromGateway::End { connection: number, reason }, None);
         // The worker sends the reason between two messages, and closes.
         drop(timeout(shared.settings.last_bytes, copy).await);
+    }
+}
+
+/// Waits for the time at which a client is not admitted any longer.
+async fn expiry(until: Option<SystemTime>) {
+    match until {
+        None => std::future::pending().await,
+        Some(until) => sleep(until.duration_since(SystemTime::now()).unwrap_or_default()).await,
     }
 }
 

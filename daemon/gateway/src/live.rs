@@ -5,10 +5,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sockbroker_monitor::message::gateway::FromGateway;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::authority::{Authenticated, Authority};
 use crate::settings::Settings;
@@ -30,11 +30,26 @@ struct State {
     /// Those whose answer of the monitor is awaited, by request.
     asked: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
     /// Those that are served, by the number of the monitor.
-    served: HashMap<u64, (Authenticated, Option<oneshot::Sender<String>>)>,
+    served: HashMap<u64, (Authenticated, watch::Sender<Judgement>)>,
     /// Handshakes by address.
     handshakes: HashMap<IpAddr, u64>,
     /// Since when refusals are counted, and how many there were.
     refused: Option<(Instant, u64)>,
+}
+
+/// Whether a connection is served.
+#[derive(Debug, Clone)]
+pub(crate) enum Judgement {
+    /// Until its certificate or token expires.
+    Until(Option<SystemTime>),
+    /// It has to end for this reason.
+    End(String),
+}
+
+impl Judgement {
+    fn of(result: Result<Option<SystemTime>, String>) -> Self {
+        result.map_or_else(Self::End, Self::Until)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,17 +71,13 @@ impl Shared {
         lock(&self.authority).clone()
     }
 
-    /// Puts new credentials in force, and ends the connections of clients that these do not admit.
+    /// Puts new credentials in force. They end the connections of clients that they do not admit, and change when others
+    /// expire.
     pub(crate) fn put_in_force(&self, authority: Authority) {
         let authority = Arc::new(authority);
         *lock(&self.authority) = authority.clone();
-        for (client, end) in lock(&self.state).served.values_mut() {
-            if let Err(reason) = authority.judge_again(client)
-                && let Some(end) = end.take()
-            {
-                // A connection that ends has no receiver.
-                end.send(reason).ok();
-            }
+        for (client, judgement) in lock(&self.state).served.values() {
+            judgement.send_replace(Judgement::of(authority.judge_again(client)));
         }
     }
 
@@ -102,20 +113,16 @@ impl Shared {
         }
     }
 
-    /// Notes that a connection is served. The result gets the reason when it has to end.
+    /// Notes that a connection is served. The result gets how it is judged later.
     pub(crate) fn serve(self: &Arc<Self>, number: u64, client: &Authenticated) -> Served {
-        let (sender, end) = oneshot::channel();
-        lock(&self.state).served.insert(number, (client.clone(), Some(sender)));
-        let served = Served { shared: self.clone(), number, end };
+        let mut state = lock(&self.state);
         // New credentials may have come into force since the handshake.
-        if let Err(reason) = self.authority().judge_again(client)
-            && let Some((_, end)) = lock(&self.state).served.get_mut(&number)
-            && let Some(end) = end.take()
-        {
-            // The receiver is in the result.
-            end.send(reason).ok();
-        }
-        served
+        let authority = lock(&self.authority).clone();
+        let judgement = Judgement::of(authority.judge_again(client));
+        let (sender, judgement) = watch::channel(judgement);
+        state.served.insert(number, (client.clone(), sender));
+        drop(state);
+        Served { shared: self.clone(), number, judgement }
     }
 
     /// Whether no connection is served.
@@ -158,8 +165,8 @@ impl Shared {
 pub(crate) struct Served {
     shared: Arc<Shared>,
     pub(crate) number: u64,
-    /// Why it has to end.
-    pub(crate) end: oneshot::Receiver<String>,
+    /// How it is judged.
+    pub(crate) judgement: watch::Receiver<Judgement>,
 }
 
 impl Drop for Served {

@@ -33,6 +33,8 @@ pub struct ChannelOpened {
     /// Whether a descriptor is attached to the response: the client's end of a pair of connected `AF_UNIX` stream
     /// sockets.
     pub fd: bool,
+    /// `socket.type` of the socket, without `SOCK_NONBLOCK` and `SOCK_CLOEXEC`: what is not a stream needs frames.
+    pub r#type: i32,
     /// The token: it is valid once, and only for the same user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,

@@ -3,7 +3,8 @@
     run.py --broker sockbrokerd [--python /usr/bin/python3] [--suite test_socket] [--mode mediated] [--nobody]
 
 Without a suite or mode all are run: `test_socket` in every mode, the others in mediated mode. Exit code 0 if
-nothing is worse than natively, 1 if something is, 77 if the interpreter has no tests of its own.
+nothing is worse than natively, 1 if something is, 77 if the interpreter has no tests of its own, 78 if mode tls lacks
+the program sockbroker beside the broker.
 """
 
 import argparse
@@ -21,12 +22,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import judge
 import with_channels
 import without_descriptor
-from broker import Broker
+from broker import Broker, TlsBroker
 
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGE = HERE.parents[2] / "client" / "python" / "src"
 MODES = ("direct", "mediated", "remote")
-FURTHER_MODES = ("channel",)
+FURTHER_MODES = ("channel", "tls")
+"""`tls` is mode `channel` through `sockbroker agent` and the TLS port of a broker."""
 OTHERS = (
     "test_selectors",
     "test_asyncio.test_sock_lowlevel",
@@ -40,14 +42,17 @@ FURTHER_SUITES = (
     "test_asyncio.test_sendfile",
     "test_asyncio.test_server",
     "test_asyncio.test_ssl",
+    "test_asyncio.test_unix_events",
+    "test_epoll",
     "test_ftplib",
 )
 """Suites that run only on request."""
-EXCUSED = {"remote": without_descriptor.REASONS, "channel": with_channels.REASONS}
+EXCUSED = {"remote": without_descriptor.REASONS}
 # A run that is native by mistake would pass every test.
 LEAST_CALLS = {("test_socket", "mediated"): 40_000, ("test_socket", "remote"): 40_000}
 LEAST_PASSED = {("test_socket", "remote"): 560}
 NO_TESTS = 77
+NO_PROGRAM = 78
 LONGEST_WAIT = 900
 
 
@@ -80,7 +85,7 @@ def _is_inherited(variable):
     return variable == "SOCKBROKER_GATE" or not variable.startswith(("PYTHON", "SOCKBROKER"))
 
 
-def run_suite(given, suite, folder, prefix=(), only=()):
+def run_suite(given, suite, folder, prefix=(), only=(), variables=None):
     """Runs the tests once in a new process, as nobody on request, and returns the record."""
     out = f"{folder}/outcomes.json"
     package, program = PACKAGE, HERE / "suite.py"
@@ -92,7 +97,7 @@ def run_suite(given, suite, folder, prefix=(), only=()):
     command = [*(AS_NOBODY if given.nobody else ()), given.python, *prefix, str(program), "--out", out]
     command += [word for name in only for word in ("--only", name)]
     environment = {key: value for key, value in os.environ.items() if _is_inherited(key)}
-    environment.update(PYTHONPATH=str(package), TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1")
+    environment.update(PYTHONPATH=str(package), TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1", **(variables or {}))
     with open(f"{folder}/output", "w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             [*command, suite], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
@@ -123,16 +128,19 @@ def kill_group(process):
 
 def compare(given, suite, mode, native, folder):
     """Compares one brokered run with the native one, and returns the faults."""
-    broker = broker_for(given.broker, folder, given.nobody)
-    prefix = ("-m", "sockbroker", "--mode", mode, "--broker", broker.path)
-    brokered = run_suite(given, suite, folder, prefix)
+    if mode == "tls":
+        broker = TlsBroker(given.broker, given.program, folder)
+    else:
+        broker = broker_for(given.broker, folder, given.nobody)
+    prefix = ("-m", "sockbroker", "--mode", "channel" if mode == "tls" else mode, "--broker", broker.url)
+    brokered = run_suite(given, suite, folder, prefix, variables=broker.variables)
     again = judge.is_flaky(native, brokered)
     if again:
-        retried = run_suite(given, suite, folder, prefix, again)
+        retried = run_suite(given, suite, folder, prefix, again, broker.variables)
         brokered["outcomes"].update(retried["outcomes"])
     calls, found = broker.stop()
     found = [f"{suite} {mode}: {line}" for line in found]
-    found += judge.faults(native, brokered, EXCUSED.get(mode, ()), with_channels.UNSTABLE if mode == "channel" else ())
+    found += judge.faults(native, brokered, EXCUSED.get(mode, ()), with_channels.UNSTABLE if mode in FURTHER_MODES else ())
     count, least = len(judge.passed(brokered)), LEAST_PASSED.get((suite, mode), 0)
     print(
         f"{suite} {mode}: {count} passed, {len(judge.passed(native))} natively; {calls} calls of the broker; "
@@ -164,9 +172,13 @@ def main():
     parser.add_argument("--mode", action="append", choices=(*MODES, *FURTHER_MODES))
     given = parser.parse_args()
     given.broker = os.path.abspath(given.broker)
+    given.program = os.path.join(os.path.dirname(given.broker), "sockbroker")
     if not has_tests(given.python, "test_socket"):
         print(f"{given.python} has no tests of its own: install libpython3-testsuite")
         return NO_TESTS
+    if "tls" in (given.mode or ()) and not os.path.exists(given.program):
+        print(f"{given.program} is not built")
+        return NO_PROGRAM
     found = []
     for suite in given.suite or ["test_socket", *OTHERS]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -1,13 +1,15 @@
 //! Moves data between a channel of the remote broker and the agent's end of a pair.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
 
 use sockbroker_proto::channel::{ChannelFrame, FRAMES, read_frame, write_data_head, write_frame};
 use sockbroker_sys::poll;
+use socket2::SockRef;
 
 /// The bytes of one read.
 const CHUNK: usize = 64 << 10;
@@ -23,19 +25,59 @@ pub(super) struct Wanted {
     pub(super) close: bool,
 }
 
+/// The agent's end of a connection to a client: a Unix socket, or a TCP socket of this machine.
+pub(super) trait LocalEnd: AsFd + Sync {
+    fn shut_down(&self, how: Shutdown) -> io::Result<()>;
+
+    /// Prepares the close after the peer of the remote socket has reset the connection.
+    fn reset(&self) -> io::Result<()>;
+}
+
+impl LocalEnd for UnixStream {
+    fn shut_down(&self, how: Shutdown) -> io::Result<()> {
+        self.shutdown(how)
+    }
+
+    /// A Unix socket cannot carry an error: both directions end.
+    fn reset(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Both)
+    }
+}
+
+impl LocalEnd for TcpStream {
+    fn shut_down(&self, how: Shutdown) -> io::Result<()> {
+        self.shutdown(how)
+    }
+
+    /// The close resets this connection too.
+    fn reset(&self) -> io::Result<()> {
+        SockRef::from(self).set_linger(Some(Duration::ZERO))
+    }
+}
+
 /// Begins a channel on a connection, and moves its data until the broker has ended it, which it does after it has sent
-/// everything.
-pub(super) fn run(path: &str, wanted: Wanted, remote: &UnixStream, own: &UnixStream) {
+/// everything. The caller closes `own` after that. `early` was read from the client before, and is plain bytes.
+pub(super) fn run<E: LocalEnd>(
+    path: &str,
+    wanted: Wanted,
+    remote: &UnixStream,
+    own: &E,
+    early: &[u8],
+) where
+    for<'a> &'a E: Read + Write,
+{
+    let Ok((ended, ends)) = UnixStream::pair() else { return };
+    let mut is_reset = false;
     if begin(path, remote).is_ok() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 if wanted.frames {
                     drop(io::copy(&mut &*own, &mut &*remote));
                 } else {
-                    drop(to_broker(own, remote, wanted.close));
+                    drop(to_broker(own, remote, wanted.close, &ended, early));
                 }
                 // Of what the broker does not take any more, the client learns by `EPIPE`.
-                drop(own.shutdown(Shutdown::Read));
+                drop(own.shut_down(Shutdown::Read));
                 drop(remote.shutdown(Shutdown::Write));
             });
             let moved = skip_head(remote).and_then(|rest| to_client(rest, wanted, remote, own));
@@ -43,10 +85,21 @@ pub(super) fn run(path: &str, wanted: Wanted, remote: &UnixStream, own: &UnixStr
                 // The client does not read. The broker still sends what the client has written.
                 drop(io::copy(&mut &*remote, &mut io::sink()));
             }
-            drop(own.shutdown(Shutdown::Both));
+            is_reset = moved.is_ok_and(|how| how == Ending::Reset);
+            // The thread above stops reading, and waiting for the client to close.
+            drop(own.shut_down(if is_reset { Shutdown::Read } else { Shutdown::Both }));
+            drop(ends);
         });
     }
-    drop(own.shutdown(Shutdown::Both));
+    drop(if is_reset { own.reset() } else { own.shut_down(Shutdown::Both) });
+}
+
+/// How the broker has ended a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Closed,
+    /// The peer of the remote socket has reset the connection.
+    Reset,
 }
 
 /// Sends the request. The response is read later, so that the first data does not wait for it.
@@ -76,13 +129,28 @@ fn skip_head(mut remote: &UnixStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Sends what the client writes, its half-close, and its close.
-fn to_broker(mut own: &UnixStream, mut remote: &UnixStream, close: bool) -> io::Result<()> {
+/// Sends what the client writes, its half-close, and its close. `ended` is hung up when the broker has ended the channel.
+fn to_broker<E: LocalEnd>(
+    own: &E,
+    mut remote: &UnixStream,
+    close: bool,
+    ended: &UnixStream,
+    early: &[u8],
+) -> io::Result<()>
+where
+    for<'a> &'a E: Read,
+{
+    let mut reader = own;
     let mut chunk = vec![0; CHUNK];
     let mut frame = Vec::with_capacity(CHUNK + 4);
+    if !early.is_empty() {
+        write_data_head(&mut frame, early.len()).map_err(io::Error::other)?;
+        frame.extend_from_slice(early);
+        remote.write_all(&frame)?;
+    }
     let is_closed = loop {
-        let count = match own.read(&mut chunk) {
-            Ok(0) => break is_hung_up(own)?,
+        let count = match reader.read(&mut chunk) {
+            Ok(0) => break is_hung_up(own.as_fd())?,
             Ok(count) => count,
             // The client has closed without reading everything: an error, after what it has written.
             Err(_) => break true,
@@ -100,27 +168,31 @@ fn to_broker(mut own: &UnixStream, mut remote: &UnixStream, close: bool) -> io::
     if !is_closed {
         send(ChannelFrame::End)?;
         // Until the client closes, or both directions have ended.
-        poll::wait_for_hang_up(own.as_fd())?;
+        poll::poll_for(&[(own.as_fd(), 0), (ended.as_fd(), 0)], None)?;
     }
     if close { send(ChannelFrame::Close) } else { Ok(()) }
 }
 
 /// Whether the other end is closed, not only shut down.
-fn is_hung_up(own: &UnixStream) -> io::Result<bool> {
-    Ok(poll::poll_now(&[(own.as_fd(), 0)])?.first() != Some(&0))
+fn is_hung_up(own: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(poll::poll_now(&[(own, 0)])?.first() != Some(&0))
 }
 
 /// Gives the client what the broker sends, until the broker ends the channel. `buffer` was read before. The error is that
 /// of writing to the client, or of an invalid frame.
-fn to_client(
+fn to_client<E: LocalEnd>(
     mut buffer: Vec<u8>,
     wanted: Wanted,
     mut remote: &UnixStream,
-    mut own: &UnixStream,
-) -> io::Result<()> {
+    own: &E,
+) -> io::Result<Ending>
+where
+    for<'a> &'a E: Write,
+{
+    let mut writer = own;
     if wanted.frames {
-        own.write_all(&buffer)?;
-        return io::copy(&mut remote, &mut own).map(drop);
+        writer.write_all(&buffer)?;
+        return io::copy(&mut remote, &mut writer).map(|_bytes| Ending::Closed);
     }
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -130,10 +202,9 @@ fn to_client(
         {
             done += length;
             match frame {
-                ChannelFrame::Data(data) => own.write_all(data)?,
-                ChannelFrame::End => own.shutdown(Shutdown::Write)?,
-                // A pair cannot carry an error: both directions end.
-                ChannelFrame::Reset { .. } => return own.shutdown(Shutdown::Both),
+                ChannelFrame::Data(data) => writer.write_all(data)?,
+                ChannelFrame::End => own.shut_down(Shutdown::Write)?,
+                ChannelFrame::Reset { .. } => return Ok(Ending::Reset),
                 ChannelFrame::Urgent(_)
                 | ChannelFrame::Datagram { .. }
                 | ChannelFrame::Dropped(_)
@@ -143,7 +214,7 @@ fn to_client(
         buffer.drain(..done);
         let count = remote.read(&mut chunk)?;
         if count == 0 {
-            return Ok(());
+            return Ok(Ending::Closed);
         }
         buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
     }

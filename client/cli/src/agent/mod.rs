@@ -3,18 +3,22 @@
 //!
 //! A client of the agent speaks the protocol of the broker. [`relay`] passes its frames on. It changes requests for
 //! channels with descriptors: the remote broker returns a token, [`channel`] begins the channel on a further connection,
-//! and moves data between it and one end of a pair of sockets, whose other end is the client's.
+//! and moves data between it and one end of a pair of sockets, whose other end is the client's. [`socks`] serves programs
+//! that cannot use such descriptors.
 
+mod listener;
 mod users;
 mod open_channels;
 mod framed;
+mod pair;
+mod refusals;
 mod channel;
+mod asked;
 mod relay;
+mod socks;
 
-use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +30,16 @@ use sockbroker_client::{Dialer, Endpoint};
 use sockbroker_sys::process::{effective_uid, raise_open_files};
 use sockbroker_sys::{credentials, poll};
 
+use crate::agent::listener::{SocketFile, listen};
+use crate::agent::pair::Pair;
 use crate::agent::relay::Relay;
+use crate::agent::socks::Proxy;
 use crate::agent::users::Users;
 use crate::connection::failure;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::interrupt::Interrupt;
+use crate::screen::Screen;
 
 /// How often the agent checks whether it is still used, in milliseconds.
 const CHECK: u64 = 100;
@@ -44,11 +52,25 @@ const USERS: usize = 256;
 /// it like a broker of this machine. It logs in once for ssh://; tls:// needs a certificate. What programs have written
 /// before they ended is still sent. The Python package starts the agent in mode `channel`; it ends when it is no longer
 /// used.
+///
+/// With --socks, the agent is also a SOCKS5 proxy for programs that make their sockets themselves: the broker makes their
+/// connections and looks up their names. It prints the URL of the proxy when it listens.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// The socket to listen on. Its folder is created with mode 0700 if it does not exist.
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    pub(crate) listen: PathBuf,
+    #[arg(
+        long,
+        value_name = "PATH",
+        value_hint = ValueHint::FilePath,
+        required_unless_present = "socks"
+    )]
+    pub(crate) listen: Option<PathBuf>,
+    /// Serve SOCKS5 on this port of 127.0.0.1, for programs of this user alone; 0: the kernel chooses the port.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) socks: Option<u16>,
+    /// What the descriptors of streams are.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) pair: Pair,
     /// End when no program has used the agent for this time. Default: end by a signal alone.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) idle: Option<u32>,
@@ -66,45 +88,53 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         None => Endpoint::find().map_err(|error| failure("agent", &error))?,
     };
     let dialer = Arc::new(Dialer::new(&endpoint).map_err(|error| failure("connect", &error))?);
-    let listening = |error| Failure::system(&format!("listen {}", args.listen.display()), &error);
-    let listener = listen(&args.listen).map_err(listening)?;
-    let _file = SocketFile(&args.listen);
+    let listener = args.listen.as_deref().map(Listener::bind).transpose()?;
+    let proxy = args.socks.map(|port| start_proxy(port, &dialer)).transpose()?;
     let users = Users::new(USERS, args.idle.map(|seconds| Duration::from_secs(seconds.into())));
+    let system = |error: io::Error| Failure::system("clone", &error);
     // Without the connection, nothing works any more: the next client starts another agent.
     while !interrupt.is_set() && !users.are_gone() && !dialer.has_ended() {
-        let ready =
-            poll::poll_for(&[(listener.as_fd(), libc::POLLIN)], Some(Duration::from_millis(CHECK)));
-        let ready = ready.map_err(|error| Failure::system("poll", &error))?;
-        if ready.first().is_some_and(|events| *events != 0)
-            && let Ok((stream, _)) = listener.accept()
+        let waited = listener.iter().map(|listener| listener.socket.as_fd());
+        let waited = waited.chain(proxy.iter().map(Proxy::descriptor));
+        let waited: Vec<_> = waited.map(|descriptor| (descriptor, libc::POLLIN)).collect();
+        poll::poll_for(&waited, Some(Duration::from_millis(CHECK)))
+            .map_err(|error| Failure::system("poll", &error))?;
+        if let Some(listener) = &listener
+            && let Ok((stream, _)) = listener.socket.accept()
             && is_own(&stream)
             && let Some(user) = users.begin()
         {
-            let relay = Relay::new(dialer.clone(), user);
-            let spawned = thread::Builder::new().spawn(move || relay.run(&stream));
-            spawned.map_err(|error| Failure::system("clone", &error))?;
+            let relay = Relay::new(dialer.clone(), user, args.pair);
+            thread::Builder::new().spawn(move || relay.run(&stream)).map_err(system)?;
+        }
+        if let Some(proxy) = &proxy {
+            proxy.accept(|| users.begin()).map_err(system)?;
         }
     }
     Ok(Exit::Done)
 }
 
-/// Listens on a path. A file that no process listens on is replaced.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let folder = path.parent().filter(|folder| *folder != "").unwrap_or(Path::new("."));
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
-    // Two agents that start at once must not replace the file of each other.
-    let one_at_a_time = File::open(folder)?;
-    one_at_a_time.lock()?;
-    if UnixStream::connect(path).is_err() {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+/// Starts the proxy, and prints its URL.
+fn start_proxy(port: u16, dialer: &Arc<Dialer>) -> Result<Proxy, Failure> {
+    let proxy = Proxy::listen(port, dialer.clone());
+    let proxy =
+        proxy.map_err(|error| Failure::system(&format!("listen 127.0.0.1:{port}"), &error))?;
+    Screen::new().line(proxy.url())?;
+    Ok(proxy)
+}
+
+/// The socket of the agent. Its file goes with the value.
+struct Listener {
+    socket: UnixListener,
+    _file: SocketFile,
+}
+
+impl Listener {
+    fn bind(path: &Path) -> Result<Self, Failure> {
+        let (socket, file) = listen(path)
+            .map_err(|error| Failure::system(&format!("listen {}", path.display()), &error))?;
+        Ok(Self { socket, _file: file })
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Whether the program at the other end is of this user.
@@ -112,14 +142,4 @@ fn is_own(stream: &UnixStream) -> bool {
     let usable = stream.set_nonblocking(false).is_ok();
     let uid = credentials::of_peer(stream.as_fd()).map(|peer| peer.uid);
     usable && uid.is_ok_and(|uid| uid == effective_uid())
-}
-
-/// Removes the file of the socket at the end.
-struct SocketFile<'a>(&'a Path);
-
-impl Drop for SocketFile<'_> {
-    /// Best effort: the next agent replaces it.
-    fn drop(&mut self) {
-        drop(fs::remove_file(self.0));
-    }
 }

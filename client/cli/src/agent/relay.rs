@@ -1,64 +1,39 @@
 //! Passes the frames of one client on, and answers `channel.open` with descriptors.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_client::Dialer;
-use sockbroker_proto::error::ErrorKind;
 use sockbroker_sys::{poll, stream};
 
-use crate::agent::channel::{self, Wanted};
+use crate::agent::asked::{Asked, Granted, Next, attributes_of, with_socket, without_descriptor};
+use crate::agent::channel::{self, LocalEnd};
 use crate::agent::framed::{Frame, Reader};
 use crate::agent::open_channels::OpenChannels;
+use crate::agent::pair::{self, Pair};
+use crate::agent::refusals::{CHANNELS_WAITING, failed, refusal, too_many};
 use crate::agent::users::User;
-
-/// The error of a call that would pass descriptors to or from the remote broker.
-const NO_DESCRIPTORS: &str = "descriptors cannot reach a broker of another machine: channel.open, want_channel, fileno and detach return one for a stream";
-/// The most channels of one connection whose request the broker has not answered; a further one is refused.
-const CHANNELS_WAITING: usize = 256;
-/// The parameters of `channel.open` in their order.
-const OPEN: [&str; 5] = ["handle", "want_fd", "framing", "direction", "close"];
 
 /// One client of the agent.
 #[derive(Debug)]
 pub(super) struct Relay {
     dialer: Arc<Dialer>,
     user: User,
+    pair: Pair,
     /// The channels that were asked for, by the ids of their requests as JSON.
     waiting: Mutex<HashMap<String, Asked>>,
     channels: OpenChannels,
 }
 
-/// How a client asked for a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// By `channel.open`.
-    Open(Wanted),
-    /// By `want_channel` of a call that returns a new socket.
-    WithSocket,
-    /// By `socket.fileno` and `socket.detach`: the broker first answers `socket.attributes`.
-    Attributes(Detached),
-    /// The same, when the socket is a stream.
-    Stream(Detached),
-}
-
-/// A handle whose descriptor a client wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Detached {
-    handle: u64,
-    /// Whether the handle is closed with the descriptor.
-    close: bool,
-}
-
 impl Relay {
-    pub(super) fn new(dialer: Arc<Dialer>, user: User) -> Self {
-        Self { dialer, user, waiting: Mutex::default(), channels: OpenChannels::default() }
+    pub(super) fn new(dialer: Arc<Dialer>, user: User, pair: Pair) -> Self {
+        Self { dialer, user, pair, waiting: Mutex::default(), channels: OpenChannels::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
@@ -135,7 +110,7 @@ impl Relay {
             _ => with_socket(params),
         };
         let Some(asked) = asked else { return Ok(()) };
-        if matches!(asked, Asked::Attributes(_)) {
+        if matches!(asked, Asked::Attributes(_) | Asked::Raw { .. }) {
             message["method"] = json!("socket.attributes");
         }
         let mut waiting = self.waiting();
@@ -171,26 +146,27 @@ impl Relay {
             let mut message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
             let id = message.get("id").map(Value::to_string).unwrap_or_default();
             let asked = self.waiting().remove(&id);
-            if let Some(Asked::Attributes(detached)) = asked
-                && let Some(kind) = message.get("result").and_then(|result| result.get("type"))
-            {
-                let number = message.get("id").unwrap_or(&Value::Null);
-                if *kind == json!(libc::SOCK_STREAM) {
-                    self.waiting().insert(id, Asked::Stream(detached));
-                    open(number, detached).write(&lock(requests), &[])?;
-                } else {
-                    refusal(number).write(&lock(answers), &[])?;
+            let granted = match asked.map(|asked| asked.answered(&mut message)) {
+                Some(Next::Channel(granted)) => Some(granted),
+                Some(Next::Request(asked, request)) => {
+                    self.waiting().insert(id, asked);
+                    request.write(&lock(requests), &[])?;
+                    continue;
                 }
-                continue;
-            }
-            let Some(granted) = asked.and_then(|asked| asked.granted(&mut message)) else {
+                Some(Next::Refusal(refusal)) => {
+                    refusal.write(&lock(answers), &[])?;
+                    continue;
+                }
+                Some(Next::Nothing) | None => None,
+            };
+            let Some(granted) = granted else {
                 frame.write(&lock(answers), &[])?;
                 continue;
             };
             match self.begin(granted, requests) {
                 Ok(clients) => {
                     let answer = Frame::of(message.to_string().into_bytes(), 1);
-                    answer.write(&lock(answers), &[clients.into()])?;
+                    answer.write(&lock(answers), &[clients])?;
                 }
                 Err(error) => {
                     let id = message.get("id").cloned().unwrap_or_default();
@@ -202,92 +178,41 @@ impl Relay {
     }
 
     /// Begins a channel, and returns the client's end.
-    fn begin(&self, granted: Granted, requests: &Arc<Mutex<UnixStream>>) -> io::Result<UnixStream> {
+    fn begin(&self, granted: Granted, requests: &Arc<Mutex<UnixStream>>) -> io::Result<OwnedFd> {
+        // Frames are for programs that know the protocol.
+        if self.pair == Pair::Tcp && !granted.wanted.frames {
+            let (own, clients) = pair::tcp()?;
+            self.serve(granted, own, requests)?;
+            return Ok(clients.into());
+        }
+        let (own, clients) = UnixStream::pair()?;
+        self.serve(granted, own, requests)?;
+        Ok(clients.into())
+    }
+
+    /// Begins a channel with the agent's end of a pair.
+    fn serve<E>(
+        &self,
+        granted: Granted,
+        own: E,
+        requests: &Arc<Mutex<UnixStream>>,
+    ) -> io::Result<()>
+    where
+        E: LocalEnd + Send + 'static,
+        for<'a> &'a E: Read + Write,
+    {
         let Granted { wanted, path, last } = granted;
         let remote = self.dialer.dial().map_err(io::Error::other)?;
-        let (own, clients) = UnixStream::pair()?;
         let (user, open) = (self.user.another(), self.channels.begin());
         let requests = requests.clone();
         thread::Builder::new().spawn(move || {
-            channel::run(&path, wanted, &remote, &own);
+            channel::run(&path, wanted, &remote, &own, &[]);
             // Best effort: without the broker there is no socket either.
             last.and_then(|request| request.write(&lock(&requests), &[]).ok());
             drop((user, open));
         })?;
-        Ok(clients)
+        Ok(())
     }
-}
-
-/// A channel that the broker has granted.
-#[derive(Debug)]
-struct Granted {
-    wanted: Wanted,
-    path: String,
-    /// The request at its end.
-    last: Option<Frame>,
-}
-
-impl Asked {
-    /// The channel that an answer grants, and its path. In the answer, a descriptor takes the place of the token.
-    fn granted(self, message: &mut Value) -> Option<Granted> {
-        let result = message.get_mut("result")?;
-        let (wanted, channel, last) = match self {
-            Self::Attributes(_) => return None,
-            Self::Open(wanted) => (wanted, result, None),
-            Self::WithSocket => {
-                let frames = result.get("type")? != &json!(libc::SOCK_STREAM);
-                // The frame `close` does not arrive if the peer has reset the connection.
-                let last = close(result.get("handle")?);
-                (Wanted { frames, close: true }, result.get_mut("channel")?, Some(last))
-            }
-            Self::Stream(Detached { close, .. }) => (Wanted { frames: false, close }, result, None),
-        };
-        let path = channel.get("path")?.as_str()?.to_owned();
-        let is_number = matches!(self, Self::Stream(_));
-        *channel = if is_number { json!(1) } else { json!({ "fd": true }) };
-        Some(Granted { wanted, path, last })
-    }
-}
-
-/// Makes the parameters of `channel.open` those of a request for a token; `None` if they are already.
-fn without_descriptor(params: &mut Value) -> Option<Asked> {
-    if let Value::Array(values) = params {
-        let values = std::mem::take(values);
-        let named = OPEN.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value));
-        *params = named.collect();
-    }
-    let fields = params.as_object_mut()?;
-    if fields.get("want_fd") != Some(&Value::Bool(true)) {
-        return None;
-    }
-    fields.remove("want_fd");
-    let frames = fields.remove("framing").is_some_and(|framing| framing == "frames");
-    // The frame `close` of the channel closes the handle after all data.
-    let close = fields.get("close") == Some(&Value::Bool(true));
-    Some(Asked::Open(Wanted { frames, close }))
-}
-
-/// Whether the named parameters of another call ask for a channel.
-fn with_socket(params: &Value) -> Option<Asked> {
-    (params.get("want_channel")? == true).then_some(Asked::WithSocket)
-}
-
-/// The handle in the parameters of `socket.fileno` or `socket.detach`, which are those of `socket.attributes` too.
-fn attributes_of(params: &Value, close: bool) -> Option<Asked> {
-    let handle = params.get("handle").or_else(|| params.get(0))?.as_u64()?;
-    Some(Asked::Attributes(Detached { handle, close }))
-}
-
-fn open(id: &Value, Detached { handle, close }: Detached) -> Frame {
-    let params = json!({ "handle": handle, "close": close });
-    let request = json!({ "jsonrpc": "2.0", "id": id, "method": "channel.open", "params": params });
-    Frame::of(request.to_string().into_bytes(), 0)
-}
-
-/// A notification, which has no answer.
-fn close(handle: &Value) -> Frame {
-    let request = json!({ "jsonrpc": "2.0", "method": "socket.close", "params": [handle] });
-    Frame::of(request.to_string().into_bytes(), 0)
 }
 
 fn lock<T>(stream: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -298,29 +223,6 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
-fn refusal(id: &Value) -> Frame {
-    failed(id, NO_DESCRIPTORS)
-}
-
-fn failed(id: &Value, message: &str) -> Frame {
-    error(id, ErrorKind::Descriptor, message, json!({ "errno": libc::EBADF, "name": "EBADF" }))
-}
-
-fn too_many(id: &Value) -> Frame {
-    let message =
-        format!("the agent opens at most {CHANNELS_WAITING} channels of one connection at once");
-    let data =
-        json!({ "errno": libc::ENOBUFS, "name": "ENOBUFS", "limit": "agent_channels_waiting" });
-    error(id, ErrorKind::Limit, &message, data)
-}
-
-fn error(id: &Value, kind: ErrorKind, message: &str, mut data: Value) -> Frame {
-    data["kind"] = json!(kind.entry().name);
-    let error = json!({ "code": kind.code(), "message": message, "data": data });
-    let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
-    Frame::of(answer.to_string().into_bytes(), 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,37 +231,5 @@ mod tests {
     fn words_are_found_anywhere() {
         assert!(contains(b"{\"method\":\"channel.open\"}", b"channel.open"));
         assert!(!contains(b"channel.ope", b"channel.open"));
-    }
-
-    #[test]
-    fn requests_for_descriptors_become_requests_for_tokens() {
-        let mut params = json!([7, true, "frames"]);
-        let wanted = Wanted { frames: true, close: false };
-        assert_eq!(without_descriptor(&mut params), Some(Asked::Open(wanted)));
-        assert_eq!(params, json!({ "handle": 7 }));
-        let mut params = json!({ "handle": 7, "want_fd": true, "close": true });
-        let wanted = Wanted { frames: false, close: true };
-        assert_eq!(without_descriptor(&mut params), Some(Asked::Open(wanted)));
-        assert_eq!(params, json!({ "handle": 7, "close": true }));
-        assert_eq!(without_descriptor(&mut json!([7])), None);
-        assert_eq!(with_socket(&json!({ "want_channel": true })), Some(Asked::WithSocket));
-        assert_eq!(with_socket(&json!({ "want_channel": false })), None);
-        let detached = Some(Asked::Attributes(Detached { handle: 7, close: true }));
-        assert_eq!(attributes_of(&json!([7]), true), detached);
-        assert_eq!(attributes_of(&json!({ "handle": 7 }), true), detached);
-    }
-
-    #[test]
-    fn answers_get_a_descriptor_in_place_of_the_token() {
-        let channel = json!({ "fd": false, "token": "x", "path": "/channel/x", "seconds": 30 });
-        let mut answer =
-            json!({ "id": 1, "result": { "handle": 9, "type": 2, "channel": channel } });
-        let Granted { wanted, path, last } = Asked::WithSocket.granted(&mut answer).unwrap();
-        assert_eq!((wanted, &*path), (Wanted { frames: true, close: true }, "/channel/x"));
-        assert!(contains(last.unwrap().json(), b"[9]"));
-        let expected =
-            json!({ "id": 1, "result": { "handle": 9, "type": 2, "channel": { "fd": true } } });
-        assert_eq!(answer, expected);
-        assert!(Asked::WithSocket.granted(&mut json!({ "id": 1, "error": {} })).is_none());
     }
 }

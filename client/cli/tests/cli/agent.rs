@@ -1,7 +1,8 @@
 //! `sockbroker agent`: descriptors for the sockets of a broker that passes none.
 
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -11,6 +12,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use sockbroker_client::{Domain, Error, Protocol, Type, blocking};
+use sockbroker_proto::channel::{ChannelFrame, read_frame, write_frame};
 use sockbroker_test_support::channel::{connected, is_closed, local, rest};
 use sockbroker_test_support::daemon::{kill_process, terminate_process};
 use sockbroker_test_support::lsp::RequestParts;
@@ -21,17 +23,17 @@ use crate::program::{Outcome, PROGRAM, broker, command, endpoint, run};
 use crate::remote::Lab;
 
 /// A running agent.
-struct Agent {
+pub(crate) struct Agent {
     process: Child,
     folder: Folder,
 }
 
 impl Agent {
-    fn start(url: &str, idle: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start(url: &str, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let folder = Folder::new();
         let path = folder.join("agents/one");
         let mut arguments = vec!["--broker", url, "agent", "--listen", path.to_str().unwrap()];
-        arguments.extend(idle);
+        arguments.extend(options);
         let mut command = command(&arguments);
         prepare(&mut command);
         let process = command.spawn().unwrap();
@@ -51,11 +53,11 @@ impl Agent {
         children.unwrap().trim().parse().unwrap()
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("agents/one")
     }
 
-    fn client(&self) -> LspClient {
+    pub(crate) fn client(&self) -> LspClient {
         LspClient::connect(&self.path())
     }
 }
@@ -70,7 +72,7 @@ impl Drop for Agent {
     }
 }
 
-fn channel(client: &mut LspClient, handle: u64) -> UnixStream {
+pub(crate) fn channel(client: &mut LspClient, handle: u64) -> UnixStream {
     local(client, json!({ "handle": handle, "want_fd": true, "close": true }))
 }
 
@@ -191,7 +193,7 @@ fn want_channel_returns_the_descriptor_with_the_socket() {
         let port = listener.local_addr().unwrap().port();
         let params = json!({ "address": ["127.0.0.1", port], "want_channel": true });
         let mut made = client.call("socket.create_connection", params);
-        assert_eq!(made.result()["channel"], json!({ "fd": true }));
+        assert_eq!(made.result()["channel"], json!({ "fd": true, "type": libc::SOCK_STREAM }));
         let handle = made.result()["handle"].as_u64().unwrap();
         let mut stream = UnixStream::from(made.descriptors.remove(0));
         stream.set_read_timeout(Some(HANG)).unwrap();
@@ -324,6 +326,64 @@ fn rust_client_gets_descriptors_of_remote_streams() {
 }
 
 #[test]
+fn channel_of_a_datagram_socket_has_frames() {
+    bounded(20, || {
+        let broker = broker();
+        let agent = Agent::of(&broker);
+        let mut client = agent.client();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(HANG)).unwrap();
+        let to = json!(["127.0.0.1", peer.local_addr().unwrap().port()]);
+        let params = json!({ "type": "SOCK_DGRAM" });
+        let handle = client.call("socket.socket", params).handle();
+        client.call("socket.connect", json!([handle, to])).result();
+        // Bytes without boundaries are refused, and leave the socket free.
+        let raw = json!({ "handle": handle, "want_fd": true, "framing": "raw" });
+        let fault = client.call("channel.open", raw).fault();
+        assert_eq!(fault.exception(), "ValueError");
+        let mut stream = channel(&mut client, handle);
+        let mut frames = Vec::new();
+        for data in [&b"one"[..], b"", b"three"] {
+            write_frame(&mut frames, ChannelFrame::Datagram { address: "", data }).unwrap();
+        }
+        stream.write_all(&frames).unwrap();
+        let mut buffer = [0; 16];
+        let mut from = peer.local_addr().unwrap();
+        for wanted in [&b"one"[..], b"", b"three"] {
+            let (length, sender) = peer.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], wanted);
+            from = sender;
+        }
+        peer.send_to(b"back", from).unwrap();
+        let mut bytes = vec![0; 4];
+        stream.read_exact(&mut bytes).unwrap();
+        bytes.resize(4 + usize::from(bytes[3]), 0);
+        stream.read_exact(&mut bytes[4..]).unwrap();
+        let frame = read_frame(&bytes).unwrap().unwrap().0;
+        assert!(matches!(frame, ChannelFrame::Datagram { data: b"back", .. }), "{frame:?}");
+        // A raw channel of a stream needs no boundaries; a socket that listens has no data.
+        let (handle, mut peer) = connected(&mut client);
+        let mut stream = local(
+            &mut client,
+            json!({ "handle": handle, "want_fd": true, "framing": "raw", "close": true }),
+        );
+        stream.write_all(b"raw").unwrap();
+        drop(stream);
+        assert_eq!(rest(&mut peer), b"raw");
+        let listener = client.call("socket.socket", json!({})).handle();
+        client.call("socket.listen", json!([listener])).result();
+        for (method, params) in [
+            ("channel.open", json!({ "handle": listener, "want_fd": true })),
+            ("socket.fileno", json!([listener])),
+        ] {
+            let fault = client.call(method, params).fault();
+            assert_eq!(fault.errno(), "EINVAL");
+            assert!(fault.message.contains("listen"), "{fault:?}");
+        }
+    });
+}
+
+#[test]
 fn other_descriptors_are_refused() {
     bounded(20, || {
         let broker = broker();
@@ -410,6 +470,38 @@ fn second_agent_leaves_the_socket_to_the_first() {
         until("the next agent listens", || UnixStream::connect(&path).is_ok());
         terminate_process(next.id());
         assert!(next.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn lock_of_another_program_does_not_delay_the_agent() {
+    bounded(20, || {
+        let broker = broker();
+        let folder = Folder::new();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let lock = File::open(folder.path()).unwrap();
+        lock.lock().unwrap();
+        let path = folder.join("socket");
+        let arguments =
+            ["--broker", &endpoint(&broker), "agent", "--listen", path.to_str().unwrap()];
+        let mut agent = command(&arguments).spawn().unwrap();
+        until("the agent listens", || UnixStream::connect(&path).is_ok());
+        // The file of the agent that has replaced this one stays.
+        std::fs::remove_file(&path).unwrap();
+        let mut next = command(&arguments).spawn().unwrap();
+        until("the next agent listens", || UnixStream::connect(&path).is_ok());
+        terminate_process(agent.id());
+        assert!(agent.wait().unwrap().success());
+        LspClient::connect(&path).expect_service();
+        terminate_process(next.id());
+        assert!(next.wait().unwrap().success());
+        assert!(!path.exists());
+        // A lock file that others can open is refused.
+        let lock_file = folder.join("socket.lock");
+        assert_eq!(lock_file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&lock_file, Permissions::from_mode(0o644)).unwrap();
+        let text = run(&arguments).failure(71);
+        assert!(text.contains("socket.lock"), "{text}");
     });
 }
 

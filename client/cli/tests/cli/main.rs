@@ -13,6 +13,8 @@ mod lists;
 mod nc;
 mod netns;
 mod agent;
+mod pairs;
+mod socks;
 mod ping;
 mod ssh;
 mod sniff;

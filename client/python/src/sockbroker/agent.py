@@ -13,7 +13,7 @@ import time
 from .errors import BrokerError
 from .hints import TYPE_CHECKING
 from .route import UnixRoute, connect
-from .settings import Endpoint
+from .settings import UNIX, Endpoint
 
 if TYPE_CHECKING:
     from .route import Stream
@@ -45,15 +45,15 @@ class AgentRoute(UnixRoute):
         return _is_served(self._path)
 
 
-def find(endpoint: Endpoint) -> AgentRoute:
-    """The agent of an endpoint, which this starts if there is none. Raises `BrokerError`."""
-    path = _path(endpoint)
+def find(endpoint: Endpoint, pair: str) -> AgentRoute:
+    """The agent of an endpoint for this kind of pairs, which this starts if there is none. Raises `BrokerError`."""
+    path = _path(endpoint, pair)
     if not _is_served(path):
-        _start(endpoint, path)
+        _start(endpoint, path, pair)
     return AgentRoute(endpoint, path)
 
 
-def _path(endpoint: Endpoint) -> str:
+def _path(endpoint: Endpoint, pair: str) -> str:
     folder = os.environ.get("XDG_RUNTIME_DIR") or ""
     if not folder:
         folder = os.path.join(tempfile.gettempdir(), f"sockbroker-{os.geteuid()}")
@@ -61,7 +61,7 @@ def _path(endpoint: Endpoint) -> str:
         status = os.lstat(folder)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o77:
             raise BrokerError(f"cannot start the agent: {folder} is not a folder of this user alone")
-    name = hashlib.sha256(str(endpoint).encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{endpoint} {pair}".encode()).hexdigest()[:16]
     return os.path.join(folder, "sockbroker", "agents", name)
 
 
@@ -73,7 +73,7 @@ def _is_served(path: str) -> bool:
     return True
 
 
-def _start(endpoint: Endpoint, path: str) -> None:
+def _start(endpoint: Endpoint, path: str, pair: str) -> None:
     program = os.environ.get(PROGRAM_VARIABLE) or shutil.which("sockbroker")
     if program is None:
         raise BrokerError(
@@ -81,6 +81,8 @@ def _start(endpoint: Endpoint, path: str) -> None:
             f"install it, set {PROGRAM_VARIABLE}, or use mode remote"
         )
     command = [program, "agent", "--broker", str(endpoint), "--listen", path, "--idle", str(_IDLE_SECONDS)]
+    if pair != UNIX:
+        command += ["--pair", pair]
     with tempfile.TemporaryFile() as messages:
         try:
             process = subprocess.Popen(

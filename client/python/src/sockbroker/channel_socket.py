@@ -46,17 +46,18 @@ class ChannelSocket(MediatedSocket):
             native.Socket.__init__(self, *spec[:3], native.module.socket(_UNIX, _STREAM).detach())
             self._apply_timeout(native.Socket.settimeout, spec.timeout)
 
-    def _begin_channel(self) -> None:
-        """Gets the descriptor of a stream that has been connected."""
+    def _begin_channel(self) -> bool:
+        """Gets the descriptor of a stream that has been connected. Returns whether the socket has it now for the first time."""
         spec, handle = spec_of(self), self._open()
         if spec.type != _STREAM or spec.family == _UNIX or handle.channel is not None:
-            return
+            return False
         number = native.Socket.fileno(self)
         made = with_channel(Transit(handle.pseudo_descriptor(), handle, spec))
         os.dup2(made, number, inheritable=False)
         native.module.close(made)
         self._apply_timeout(native.Socket.settimeout, spec.timeout)
         self._note_descriptor()
+        return True
 
     @method
     def detach(self) -> int:
@@ -67,20 +68,22 @@ class ChannelSocket(MediatedSocket):
     def _readopt(self) -> bool:
         return False  # the descriptor is not the socket
 
-    # Connections. A connection that does not wait would have no descriptor for its end, so each call waits.
+    # Connections. A connection that does not wait would have no descriptor for its end, so each call waits. Natively, a
+    # TCP connection that does not wait is never there at once, and programs rely on that.
 
     @method
     def connect(self, address: Any, /) -> None:
         with _Waiting(self):
             super().connect(address)
-        self._begin_channel()
+        if self._begin_channel() and native.Socket.gettimeout(self) == 0.0:
+            raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
 
     @method
     def connect_ex(self, address: Any, /) -> int:
         with _Waiting(self):
             failure = super().connect_ex(address)
-        if failure == 0:
-            self._begin_channel()
+        if failure == 0 and self._begin_channel() and native.Socket.gettimeout(self) == 0.0:
+            return errno.EINPROGRESS
         return failure
 
     @method

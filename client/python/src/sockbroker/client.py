@@ -51,6 +51,12 @@ class Client:
         """Whether connected streams get the descriptor of a channel."""
         return self.settings.mode == CHANNEL
 
+    @property
+    def keeps_unix_sockets(self) -> bool:
+        """Whether Unix sockets are native: with channels they need their descriptor, and are of the machine of the broker
+        only where that has a user for this program, by ssh."""
+        return self.has_channels and self.settings.endpoint.ssh is None
+
     def default_timeout(self) -> float | None:
         """The timeout of new sockets."""
         return self._timeout if self.has_own_timeout else native.module.getdefaulttimeout()
@@ -120,7 +126,7 @@ class Client:
             from .routes import find  # as above
 
             self._route = None  # ends it, unless sessions use it
-            self._route = find(self.settings.endpoint, self.has_channels)
+            self._route = find(self.settings.endpoint, self.has_channels, self.settings.pair)
         return self._route
 
     def _retire(self, session: Session) -> None:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from .environment import environment
-from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, check_netns, endpoint, settings_of
+from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, PAIR_VARIABLE, URL_VARIABLE
+from .settings import check_mode, check_netns, check_pair, endpoint, settings_of
 
 USAGE = """\
-usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
+usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] [--pair PAIR]
+                          (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
 
 Runs a Python program, and the Python programs that it starts, with brokered sockets.
 
@@ -24,6 +26,8 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
   --netns NAME   the network namespace of all new sockets but Unix ones, and of names: one of `ip netns list`, or
                  caller for that of the connection to the broker. Default: $SOCKBROKER_NETNS. Selects mode
                  mediated unless another option or $SOCKBROKER_MODE selects remote
+  --pair PAIR    what descriptors are in mode channel with ssh: and tls:, unix (default) or tcp, for programs that
+                 need TCP sockets, such as uvloop. Default: $SOCKBROKER_PAIR
   --version      print the version and exit
   --help         print this text and exit
 
@@ -43,6 +47,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         "--mode": (MODE_VARIABLE, check_mode),
         "--broker": (URL_VARIABLE, _check_url),
         "--netns": (NETNS_VARIABLE, check_netns),
+        "--pair": (PAIR_VARIABLE, check_pair),
     }
     while rest:
         name, equals, value = rest[0].partition("=")
@@ -60,7 +65,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise UsageError(str(error)) from None
     if URL_VARIABLE in variables and MODE_VARIABLE in variables:
         try:
-            settings_of(variables[URL_VARIABLE], variables[MODE_VARIABLE])
+            settings_of(variables[URL_VARIABLE], variables[MODE_VARIABLE], pair=variables.get(PAIR_VARIABLE))
         except ValueError as error:
             raise UsageError(str(error)) from None
     if NETNS_VARIABLE in variables and variables.get(MODE_VARIABLE) == DIRECT:

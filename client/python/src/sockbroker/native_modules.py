@@ -29,7 +29,10 @@ def _warn(name: str, level: int) -> None:
         import warnings
 
         _warned.add(name)
-        text = f"{LIBRARIES[name]} creates the sockets of {name}, which stay native: the broker does not serve them"
+        text = (
+            f"{LIBRARIES[name]} creates the sockets of {name}, which stay native: the broker does not serve them; "
+            "what can use a SOCKS5 proxy reaches it by `sockbroker agent --socks`"
+        )
         warnings.warn(text, RuntimeWarning, stacklevel=level + 1)
 
 

@@ -16,7 +16,12 @@ MODES = (DIRECT, MEDIATED, REMOTE, CHANNEL)
 OF_BROKER = (REMOTE, CHANNEL)
 """The modes whose sockets are on the machine of the broker, which can be another one."""
 
+UNIX, TCP = "unix", "tcp"
+PAIRS = (UNIX, TCP)
+"""What the descriptors of mode `channel` are: ends of pairs of Unix sockets, or of TCP connections of this machine."""
+
 MODE_VARIABLE = "SOCKBROKER_MODE"
+PAIR_VARIABLE = "SOCKBROKER_PAIR"
 URL_VARIABLE = "SOCKBROKER"
 NETNS_VARIABLE = "SOCKBROKER_NETNS"
 
@@ -49,7 +54,7 @@ class Endpoint(namedtuple("Endpoint", ("path", "command", "ssh", "tls"), default
         return "exec:" + shlex.join(self.command)
 
 
-class Settings(namedtuple("Settings", ("mode", "endpoint", "netns"))):
+class Settings(namedtuple("Settings", ("mode", "endpoint", "netns", "pair"), defaults=(UNIX,))):
     """How sockets use a broker."""
 
     __slots__ = ()
@@ -57,6 +62,8 @@ class Settings(namedtuple("Settings", ("mode", "endpoint", "netns"))):
     endpoint: Endpoint
     netns: str | None
     """The network namespace of new sockets; `None` for that of the broker, and in direct mode for that of this process."""
+    pair: str
+    """What descriptors are in mode `channel`: `unix` or `tcp`."""
 
 
 def check_netns(name: str) -> str:
@@ -120,26 +127,36 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def settings(mode: str | None = None, url: str | None = None, netns: str | None = None) -> Settings:
+def check_pair(pair: str) -> str:
+    """Returns the kind of pairs. Raises `ValueError` if there is none of this name."""
+    if pair not in PAIRS:
+        raise ValueError(f"unknown pair {pair!r}: use one of {', '.join(PAIRS)}")
+    return pair
+
+
+def settings(
+    mode: str | None = None, url: str | None = None, netns: str | None = None, pair: str | None = None
+) -> Settings:
     """The arguments; the environment where an argument is missing; else the defaults."""
     environment = os.environ
     place = endpoint(url or environment.get(URL_VARIABLE) or default_url())
     netns = netns or environment.get(NETNS_VARIABLE) or None
+    pair = pair or environment.get(PAIR_VARIABLE) or UNIX
     default = MEDIATED if netns is not None else DIRECT
-    return _checked(mode or environment.get(MODE_VARIABLE) or _mode_of(place, default), place, netns)
+    return _checked(mode or environment.get(MODE_VARIABLE) or _mode_of(place, default), place, netns, pair)
 
 
-def settings_of(url: str, mode: str | None = None, netns: str | None = None) -> Settings:
+def settings_of(url: str, mode: str | None = None, netns: str | None = None, pair: str | None = None) -> Settings:
     """The settings of another broker than that of the process. The environment has no effect."""
     place = endpoint(url)
-    return _checked(mode or _mode_of(place, MEDIATED), place, netns)
+    return _checked(mode or _mode_of(place, MEDIATED), place, netns, pair or UNIX)
 
 
 def _mode_of(place: Endpoint, default: str) -> str:
     return default if place.passes_descriptors else REMOTE
 
 
-def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
+def _checked(mode: str, place: Endpoint, netns: str | None, pair: str) -> Settings:
     """Raises `ValueError` for settings that do not fit together."""
     has_agent = mode == CHANNEL and (place.ssh is not None or place.tls is not None)
     if check_mode(mode) != REMOTE and not place.passes_descriptors and not has_agent:
@@ -148,4 +165,7 @@ def _checked(mode: str, place: Endpoint, netns: str | None) -> Settings:
     if netns is not None and mode == DIRECT:
         text = "in mode direct this process makes its sockets itself: use mediated, remote or channel"
         raise ValueError(f"cannot use the network namespace {netns!r}: {text}")
-    return Settings(mode, place, netns)
+    if check_pair(pair) != UNIX and not has_agent:
+        text = "it is for mode channel with ssh: and tls:; a broker of this machine passes the sockets themselves in mode mediated"
+        raise ValueError(f"cannot use pair {pair} with the broker at {place} in mode {mode}: {text}")
+    return Settings(mode, place, netns, pair)

@@ -6,6 +6,8 @@ import sys
 import textwrap
 import unittest
 
+import sockbroker
+
 from process.common import SECONDS, Broker, environment
 from process.sshd import LOGGED_IN, PROGRAM, Sshd, require_ssh
 from process.tls import TlsBroker
@@ -38,7 +40,10 @@ TEXTS = {
     "descriptors": """
         server = lab.create_server(("127.0.0.1", 0))
         client, other = lab.socket(), None
-        client.setblocking(False); client.connect(server.getsockname()); client.setblocking(True)
+        # As natively, a connection that does not wait is never there at once.
+        client.setblocking(False); assert client.connect_ex(server.getsockname()) == errno.EINPROGRESS
+        assert select.select([], [client], [], 60)[1] and client.getsockopt(lab.SOL_SOCKET, lab.SO_ERROR) == 0
+        client.setblocking(True)
         served = server.accept()[0]
         copy = client.dup(); client.close(); copy.sendall(b"1"); assert served.recv(9) == b"1"
         adopted = lab.socket(lab.AF_INET, lab.SOCK_STREAM, 0, fileno=copy.detach())
@@ -181,18 +186,47 @@ KILLED = """
                 found.append(int(number))
         return found
     peer = socket.create_server(("127.0.0.1", 0))
-    for program in ("/sockbroker", "ssh"):
+    for program in sys.argv[3:]:
         client = lab.create_connection(peer.getsockname())
         served = peer.accept()[0]
         client.sendall(b"1"); assert served.recv(1) == b"1"
         (victim,) = started(program)
         os.kill(victim, 9)
         print(client.recv(1), served.recv(1))
-        try: client.send(b"x")
+        try:
+            while True: client.send(b"x")
         except BrokenPipeError: print("EPIPE")
         try: client.getsockname()
         except OSError: print("lost")
         while started("ssh"): pass
+"""
+STOPPED = """
+    peer = socket.create_server(("127.0.0.1", 0))
+    client = lab.create_connection(peer.getsockname())
+    served = peer.accept()[0]
+    def drain():
+        while served.recv(1 << 20): pass
+    thread = threading.Thread(target=drain); thread.start()
+    client.sendall(b"x" * 100000); print("streams", flush=True)
+    try:
+        while True: client.sendall(b"x" * 60000)
+    except ConnectionError: print("ended")
+    thread.join()
+    try: lab.create_connection(peer.getsockname())
+    except (sockbroker.BrokerError, OSError): print("lost")
+"""
+TCP = """
+    peer = socket.create_server(("127.0.0.1", 0))
+    client = lab.create_connection(peer.getsockname())
+    served = peer.accept()[0]
+    with socket.socket(fileno=os.dup(client.fileno())) as native:
+        native.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        print(native.family == socket.AF_INET and native.getpeername() != client.getpeername())
+    client.sendall(b"unread")
+    while len(served.recv(9, socket.MSG_PEEK)) < 6: pass
+    served.close()
+    try: client.recv(1)
+    except ConnectionResetError as error: print(errno.errorcode[error.errno])
 """
 WRAPPED = """
 import socket, ssl, sys, threading
@@ -216,6 +250,7 @@ HEAD = "import asyncio, errno, os, select, socket, ssl, subprocess, sys, tempfil
 
 class OnThisMachine(unittest.TestCase):
     expected = EXPECTED
+    pair = None
 
     @classmethod
     def setUpClass(cls):
@@ -231,7 +266,7 @@ class OnThisMachine(unittest.TestCase):
         self.run_text(TEXTS[name], self.expected[name], *arguments)
 
     def run_text(self, text, expected, *arguments):
-        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2]).socket\n{textwrap.dedent(text)}"
+        text = f"{HEAD}\nlab = sockbroker.connect(sys.argv[1], mode=sys.argv[2], pair={self.pair!r}).socket\n{textwrap.dedent(text)}"
         ended = subprocess.run(
             [sys.executable, "-c", text, self.url, "channel", *arguments], env=environment(**self.more),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
@@ -260,9 +295,10 @@ class OnThisMachine(unittest.TestCase):
         program = f"{self.broker.folder}/program.py"
         with open(program, "w", encoding="ascii") as file:
             file.write(WRAPPED)
-        command = ["-m", "sockbroker", "--broker", self.url, "--mode", "channel", program, self.certificate()]
+        command = ["-m", "sockbroker", "--broker", self.url, "--mode", "channel"]
+        command += ["--pair", self.pair] if self.pair else []
         ended = subprocess.run(
-            [sys.executable, *command], env=environment(**self.more),
+            [sys.executable, *command, program, self.certificate()], env=environment(**self.more),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
         )  # fmt: skip
         self.assertEqual((ended.stdout, ended.returncode), ("b'niaga' True\n", 0), ended.stderr)
@@ -286,10 +322,29 @@ class OnThisMachine(unittest.TestCase):
         self.check("upload")
 
 
-class OverSsh(OnThisMachine):
-    """The same through `sockbroker agent`, which the package starts."""
+class Remote(OnThisMachine):
+    """Through `sockbroker agent`, which the package starts."""
 
     expected = {**EXPECTED, "requests": "create_connection\n\n\n"}
+
+    def check_stop(self, broker, url, more):
+        """Stops a broker while a program sends."""
+        text = f"{HEAD}\nlab = sockbroker.connect({url!r}, 'channel', pair={self.pair!r}).socket\n{textwrap.dedent(STOPPED)}"
+        with subprocess.Popen(
+            [sys.executable, "-c", text], env=environment(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, cwd="/",
+        ) as program:  # fmt: skip
+            try:
+                self.assertEqual(program.stdout.readline(), "streams\n")
+                broker.stop()
+                out, err = program.communicate(timeout=SECONDS)
+            finally:
+                program.kill()
+        self.assertEqual((out, program.returncode), ("ended\nlost\n", 0), err)
+
+
+class OverSsh(Remote):
+    """By ssh."""
 
     @classmethod
     def setUpClass(cls):
@@ -314,14 +369,17 @@ class OverSsh(OnThisMachine):
 
     def test_killed_agent_or_ssh_ends_sockets_and_the_next_socket_logs_in_again(self):
         before = self.sshd.log().count(LOGGED_IN)
-        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2)
+        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2, "/sockbroker", "ssh")
         self.assertEqual(self.sshd.log().count(LOGGED_IN), max(before, 1) + 1)
 
 
-class OverTls(OnThisMachine):
-    """The same with a certificate."""
+    def test_stopped_broker_ends_sockets(self):
+        broker = Broker()
+        self.check_stop(broker, self.sshd.url(broker.path), self.more)
 
-    expected = OverSsh.expected
+
+class OverTls(Remote):
+    """The same with a certificate."""
 
     @classmethod
     def setUpClass(cls):
@@ -329,6 +387,13 @@ class OverTls(OnThisMachine):
             raise unittest.SkipTest("the program sockbroker is not built")
         cls.broker = TlsBroker()
         cls.url, cls.more = cls.broker.url, cls.broker.variables
+
+    def test_killed_agent_ends_sockets_and_the_next_socket_starts_another(self):
+        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2, "/sockbroker", "/sockbroker")
+
+    def test_stopped_broker_ends_sockets(self):
+        broker = TlsBroker()
+        self.check_stop(broker, broker.url, broker.variables)
 
     def test_token_is_refused_with_the_way_out(self):
         text = f"import sockbroker; sockbroker.connect({self.url!r}, mode='channel')"
@@ -339,7 +404,26 @@ class OverTls(OnThisMachine):
         self.assertIn("use a certificate", ended.stderr)
 
 
+class OverTlsWithTcp(OverTls):
+    """The same with TCP sockets as descriptors."""
+
+    pair = "tcp"
+
+    # As natively, a program that ends without reading everything resets its connection, and data can be lost.
+    test_program_that_ends_loses_nothing_while_its_peer_answers = None
+
+    def test_descriptors_are_tcp_sockets_with_exact_resets(self):
+        self.run_text(TCP, "True\nECONNRESET\n")
+
+
 class WithoutProgram(unittest.TestCase):
+    def test_tcp_is_refused_where_a_broker_passes_its_sockets(self):
+        for url, mode in (("/run/none", "channel"), ("tls://lab7", "remote")):
+            with self.assertRaisesRegex(ValueError, "mode channel with ssh: and tls:"):
+                sockbroker.connect(url, mode, pair="tcp")
+        with self.assertRaisesRegex(ValueError, "use one of unix, tcp"):
+            sockbroker.connect("tls://lab7", "channel", pair="sctp")
+
     def test_error_names_the_way_out(self):
         text = "import sockbroker; sockbroker.connect('ssh://127.0.0.1:1', mode='channel')"
         ended = subprocess.run(

@@ -55,7 +55,7 @@ impl ChannelServer for Handlers {
         } else {
             let (place, token) = reserve(call)?;
             let pending = prepare(call, (handle, &entry), place, directions, close)?;
-            Ok(offer(call, pending, token))
+            Ok(offer(call, pending, &entry, token))
         }
     }
 }
@@ -92,7 +92,8 @@ pub(super) fn of_new(
 fn for_handle(call: &Call, handle: Handle, (place, token): Reserved) -> OpResult<ChannelOpened> {
     let entry = call.entry(handle)?;
     let both = Directions { receives: true, sends: true };
-    Ok(offer(call, prepare(call, (handle, &entry), place, both, false)?, token))
+    let pending = prepare(call, (handle, &entry), place, both, false)?;
+    Ok(offer(call, pending, &entry, token))
 }
 
 fn prepare(
@@ -120,11 +121,17 @@ fn prepare(
 }
 
 /// Gives the channel a token.
-fn offer(call: &Call, pending: PendingChannel, reserved: ReservedToken) -> ChannelOpened {
+fn offer(
+    call: &Call,
+    pending: PendingChannel,
+    entry: &Entry,
+    reserved: ReservedToken,
+) -> ChannelOpened {
     let broker = call.broker();
     let token = broker.channels.add(pending, reserved, &broker.limits).text();
     ChannelOpened {
         fd: false,
+        r#type: entry.actual().ty,
         path: Some(format!("{}{token}", channel::PATH)),
         token: Some(token),
         seconds: Some(broker.limits.channel_token_seconds),
@@ -138,7 +145,8 @@ fn pass(
     framing: Option<ChannelFraming>,
 ) -> OpResult<ChannelOpened> {
     let entry = pending.entry.upgrade().ok_or(OpError::Handle(pending.handle))?;
-    let is_stream = entry.actual().ty == libc::SOCK_STREAM;
+    let r#type = entry.actual().ty;
+    let is_stream = r#type == libc::SOCK_STREAM;
     let framing =
         framing.unwrap_or(if is_stream { ChannelFraming::Raw } else { ChannelFraming::Frames });
     if framing == ChannelFraming::Raw && !is_stream {
@@ -148,7 +156,7 @@ fn pass(
     let pump = pump(call.clone(), pending, entry, own, framing);
     call.session().run("channel", pump.run());
     call.attach_descriptor(clients);
-    Ok(ChannelOpened { fd: true, token: None, path: None, seconds: None })
+    Ok(ChannelOpened { fd: true, r#type, token: None, path: None, seconds: None })
 }
 
 fn pump(
