@@ -240,6 +240,7 @@ pub(crate) fn networks() -> Vec<Seed> {
     let bind = || Request::Bind { address: inet(80) };
     let capture = |names: &[&str]| Request::Capture { capture: 1, order: order(names) };
     let (caller, lab1) = (|| SelectedNamespace::Caller, || named("lab1"));
+    let passed = || SelectedNamespace::Passed;
     let raw = create(libc::AF_INET, libc::SOCK_RAW, 1);
     vec![
         ("caller-create", within(caller(), scene(MEMBER, tcp(), None))),
@@ -263,35 +264,17 @@ pub(crate) fn networks() -> Vec<Seed> {
         ("named-here", within(named("own"), scene(MEMBER, packet(), None))),
         ("named-gone", within(named("gone"), scene(ROOT, packet(), None))),
         ("named-path", within(named("../lab1"), scene(ROOT, packet(), None))),
-        (
-            "owned-create",
-            within(SelectedNamespace::Passed, scene(MEMBER, tcp(), own(Some(30), MEMBER))),
-        ),
-        (
-            "owned-by-another",
-            within(SelectedNamespace::Passed, scene(MEMBER, tcp(), own(Some(30), ROOT))),
-        ),
-        (
-            "owned-by-root",
-            within(SelectedNamespace::Passed, scene(ROOT, tcp(), own(Some(30), ROOT))),
-        ),
-        (
-            "owned-is-here",
-            within(SelectedNamespace::Passed, scene(MEMBER, tcp(), own(Some(1), MEMBER))),
-        ),
-        ("owned-is-nothing", within(SelectedNamespace::Passed, scene(MEMBER, tcp(), None))),
-        (
-            "owned-option",
-            within(SelectedNamespace::Passed, scene(MEMBER, priority(), own(Some(30), MEMBER))),
-        ),
+        ("owned-create", within(passed(), scene(MEMBER, tcp(), own(Some(30), MEMBER)))),
+        ("owned-by-another", within(passed(), scene(MEMBER, tcp(), own(Some(30), ROOT)))),
+        ("owned-by-root", within(passed(), scene(ROOT, tcp(), own(Some(30), ROOT)))),
+        ("owned-is-here", within(passed(), scene(MEMBER, tcp(), own(Some(1), MEMBER)))),
+        ("owned-is-nothing", within(passed(), scene(MEMBER, tcp(), None))),
+        ("owned-option", within(passed(), scene(MEMBER, priority(), own(Some(30), MEMBER)))),
         (
             "owned-option-by-caller",
             within(caller(), scene(MEMBER, priority(), own(Some(30), MEMBER))),
         ),
-        (
-            "owned-interfaces",
-            within(SelectedNamespace::Passed, scene(MEMBER, all(), own(Some(30), MEMBER))),
-        ),
+        ("owned-interfaces", within(passed(), scene(MEMBER, all(), own(Some(30), MEMBER)))),
         ("named-interfaces", within(lab1(), scene(MEMBER, all(), None))),
         ("named-interfaces-denied", within(named("lab2"), scene(ROOT, all(), None))),
         ("callers-interfaces", within(caller(), scene(MEMBER, all(), None))),
