@@ -82,6 +82,12 @@ impl PrincipalKey {
     }
 }
 
+impl From<Arc<RemoteIdentity>> for PrincipalKey {
+    fn from(identity: Arc<RemoteIdentity>) -> Self {
+        Self(Key::Remote(identity))
+    }
+}
+
 impl fmt::Display for PrincipalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Field names are case-insensitive, unknown fields are ignored (LSP has
-//! `Content-Type`), known fields may appear once. A header that violates a rule ends the connection,
+//! `Content-Type`), known fields may appear once. `Authorization` is for the TLS port, which removes it from the first
+//! header of a connection. A header that violates a rule ends the connection,
 //! because the start of the next frame is not known.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -68,6 +69,11 @@ pub enum FrameError {
     /// A field appears twice.
     #[error("{0} appears twice")]
     Duplicate(&'static str),
+    /// A token is not in the first header of a connection, or the connection does not need it.
+    #[error(
+        "Authorization belongs into the first message to a TLS port, of a client without a certificate"
+    )]
+    Authorization,
     /// There is no `Content-Length`.
     #[error("Content-Length is missing")]
     NoLength,
@@ -175,6 +181,8 @@ impl Fields {
             _ if name.eq_ignore_ascii_case(b"Fds") => {
                 set_once(&mut self.descriptors, number(value, "Fds")?, "Fds")
             }
+            // The client expects that the token counts.
+            _ if name.eq_ignore_ascii_case(b"Authorization") => Err(FrameError::Authorization),
             _ => Ok(()),
         }
     }

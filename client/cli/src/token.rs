@@ -5,9 +5,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueHint};
 use sha2::{Digest as _, Sha256};
+use sockbroker_gateway::tokens;
 
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
@@ -106,7 +108,20 @@ fn entry(args: &NewArgs, token: &str) -> Result<String, Failure> {
             writeln!(text, "{name} = {values:?}").ok();
         }
     }
+    // The broker would refuse the whole file.
+    check(&text).map_err(|reason| {
+        Failure::new(Exit::Usage, format!("cannot use the token {:?}: {reason}", args.name))
+    })?;
     Ok(text)
+}
+
+/// Checks entries as the broker does. The reason is one line.
+fn check(text: &str) -> Result<(), String> {
+    let checked = tokens::check(text, SystemTime::now());
+    checked.map_err(|reason| {
+        let lines: Vec<_> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.join(" ").trim_start_matches("tokens: ").to_owned()
+    })
 }
 
 fn name_line(name: &str) -> String {
@@ -135,6 +150,9 @@ fn add(args: &NewArgs, entry: &str) -> Result<(), Failure> {
             format!("it has a token {:?}: choose another name, or remove the entry", args.name);
         return Err(failed("add to", &reason));
     }
+    // Also with the tokens that are there: these can have expired.
+    tokens::check(&format!("{present}\n{entry}"), SystemTime::UNIX_EPOCH)
+        .map_err(|reason| failed("add to", &reason))?;
     let gap = if present.is_empty() { "" } else { "\n" };
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&args.file);
     let added = file.and_then(|mut file| file.write_all(format!("{gap}{entry}").as_bytes()));

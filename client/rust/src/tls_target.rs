@@ -8,7 +8,8 @@ pub(crate) const DEFAULT_PORT: u16 = 7601;
 /// A broker with a TLS port.
 ///
 /// Its files are in `$XDG_CONFIG_HOME/sockbroker/HOST` (`~/.config/sockbroker/HOST`): `ca` (the authorities of its
-/// certificate), `cert` and `key` (those of the client), or `token`. `$SOCKBROKER_TOKEN` precedes the file of the token.
+/// certificate), `cert` and `key` (those of the client), or `token`. `$SOCKBROKER_TOKEN` precedes the files, and a certificate precedes the file of the token: a client sends one
+/// of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsTarget {
     host: String,

@@ -32,7 +32,7 @@ pub struct Authority {
 }
 
 /// By what a client has authenticated itself: enough to judge it again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// Its certificate, and those between it and the authority.
     Certificate(Arc<[CertificateDer<'static>]>),
@@ -58,6 +58,11 @@ impl Authority {
             .map_err(|error| format!("remote.key: {error}"))?;
         let mut warnings = Vec::new();
         let verifier = match (&credentials.client_ca, settings.client_certificates) {
+            (None, ClientCertificates::Required) => {
+                return Err(
+                    "remote.client_certificates: \"required\" needs remote.client_ca".to_owned()
+                );
+            }
             (None, _) | (_, ClientCertificates::Off) => None,
             (Some(authorities), wanted) => {
                 let mut roots = RootCertStore::empty();

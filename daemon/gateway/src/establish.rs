@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::authority::{Authenticated, Authority};
-use crate::head::{self, Framing};
+use crate::head::{self, Framing, Head, HeadError};
 use crate::live::Shared;
 use crate::refusal::Refusal;
 
@@ -96,28 +96,39 @@ async fn authenticate(
     };
     let chain = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec);
     let client = match (chain, framing) {
-        (Some(chain), _) => authority.of_certificate(&chain),
+        (Some(chain), Framing::Ndjson) => authority.of_certificate(&chain),
         (None, Framing::Ndjson) => {
             Err("a client that speaks newline-delimited JSON needs a certificate: use LSP \
              framing or HTTP for a token"
                 .to_owned())
         }
-        (None, Framing::Lsp | Framing::Http) => loop {
-            match head::read(&input) {
-                Ok(Some(head)) => {
-                    input = head.rest;
+        (chain, Framing::Lsp | Framing::Http) => loop {
+            match (head::read(&input), &chain) {
+                (Ok(Some(Head { token: Some(_), .. })), Some(_)) => {
+                    break Err(
+                        "both a client certificate and a token came: send one of them".to_owned()
+                    );
+                }
+                // The worker has limits of its own.
+                (Ok(Some(_)) | Err(HeadError::TooLong), Some(chain)) => {
+                    break authority.of_certificate(chain);
+                }
+                (Ok(Some(head)), None) => {
+                    if framing == Framing::Lsp {
+                        input = head.rest;
+                    }
                     break match head.token {
                         Some(token) => authority.of_token(&token, from.ip()),
                         None => Err(without_credentials(authority)),
                     };
                 }
-                Ok(None) => {
+                (Ok(None), _) => {
                     let read = timeout_at(deadline, read_more(&mut tls, &mut input)).await;
                     if read.map_err(late)?? == 0 {
                         return Err(Failed::Refused("closed within the first head".to_owned()));
                     }
                 }
-                Err(reason) => break Err(reason.to_owned()),
+                (Err(reason), _) => break Err(reason.to_string()),
             }
         },
     };

@@ -36,11 +36,22 @@ pub(crate) struct Head {
     pub(crate) rest: Vec<u8>,
 }
 
+/// A head that is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeadError {
+    #[error("the first head is too long")]
+    TooLong,
+    #[error("the field Authorization is not: Bearer TOKEN")]
+    NoToken,
+    #[error("the field Authorization is there twice")]
+    Twice,
+}
+
 /// Reads the head at the beginning of the input; `None` if it is not complete.
-pub(crate) fn read(input: &[u8]) -> Result<Option<Head>, &'static str> {
+pub(crate) fn read(input: &[u8]) -> Result<Option<Head>, HeadError> {
     let end = input.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     let Some(end) = end else {
-        return if input.len() > HEAD_MAX { Err("the first head is too long") } else { Ok(None) };
+        return if input.len() > HEAD_MAX { Err(HeadError::TooLong) } else { Ok(None) };
     };
     let (head, body) = input.split_at(end + 2);
     let (mut token, mut rest) = (None, Vec::with_capacity(input.len()));
@@ -48,9 +59,9 @@ pub(crate) fn read(input: &[u8]) -> Result<Option<Head>, &'static str> {
         let text = std::str::from_utf8(line).unwrap_or_default();
         match text.split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case(FIELD) => {
-                let bearer = bearer(value).ok_or("the field Authorization is not: Bearer TOKEN")?;
+                let bearer = bearer(value).ok_or(HeadError::NoToken)?;
                 if token.replace(bearer.to_owned()).is_some() {
-                    return Err("the field Authorization is there twice");
+                    return Err(HeadError::Twice);
                 }
             }
             _ => rest.extend_from_slice(line),
@@ -73,7 +84,7 @@ mod tests {
     /// The token, and the input without it.
     type Found = Option<(Option<String>, String)>;
 
-    fn found(input: &str) -> Result<Found, &'static str> {
+    fn found(input: &str) -> Result<Found, HeadError> {
         let head = read(input.as_bytes())?;
         Ok(head.map(|head| (head.token, String::from_utf8(head.rest).unwrap())))
     }
@@ -95,7 +106,7 @@ mod tests {
     #[test]
     fn an_incomplete_head_is_waited_for_up_to_a_limit() {
         assert_eq!(found("POST / HTTP/1.1\r\nAuthorization: Bearer sbk_x\r\n"), Ok(None));
-        assert!(found(&"x".repeat(HEAD_MAX + 1)).is_err());
+        assert_eq!(found(&"x".repeat(HEAD_MAX + 1)), Err(HeadError::TooLong));
     }
 
     #[test]
@@ -106,6 +117,6 @@ mod tests {
             );
         }
         let twice = "Authorization: Bearer a\r\nAUTHORIZATION: Bearer b\r\n\r\n";
-        assert!(found(twice).unwrap_err().contains("twice"));
+        assert_eq!(found(twice), Err(HeadError::Twice));
     }
 }

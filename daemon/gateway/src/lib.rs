@@ -2,7 +2,7 @@
 //!
 //! It terminates TLS, authenticates clients by certificate or token, and passes one end of a socket pair for each
 //! connection to the monitor, which gives it to the worker of the principal. Then it copies bytes, and does not
-//! understand them: it reads the head of the first message of a client without a certificate, and nothing else.
+//! understand them: it reads the head of the first message, and nothing else.
 //! A taken-over gateway is every remote principal, and no local one.
 //!
 //! The modules are listed from the top.
@@ -14,9 +14,10 @@ pub mod serve;
 mod connection;
 mod establish;
 mod live;
+mod known;
 mod refusal;
 mod head;
 pub mod authority;
-mod tokens;
+pub mod tokens;
 mod names;
 pub mod settings;

@@ -11,6 +11,7 @@ use sockbroker_monitor::message::gateway::FromGateway;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::authority::{Authenticated, Authority};
+use crate::known::Known;
 use crate::settings::Settings;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -31,6 +32,8 @@ struct State {
     asked: HashMap<u64, oneshot::Sender<Result<u64, String>>>,
     /// Those that are served, by the number of the monitor.
     served: HashMap<u64, (Authenticated, watch::Sender<Judgement>)>,
+    /// Those whose sessions can linger.
+    known: Known,
     /// Handshakes by address.
     handshakes: HashMap<IpAddr, u64>,
     /// Since when refusals are counted, and how many there were.
@@ -76,8 +79,12 @@ impl Shared {
     pub(crate) fn put_in_force(&self, authority: Authority) {
         let authority = Arc::new(authority);
         *lock(&self.authority) = authority.clone();
-        for (client, judgement) in lock(&self.state).served.values() {
+        let mut state = lock(&self.state);
+        for (client, judgement) in state.served.values() {
             judgement.send_replace(Judgement::of(authority.judge_again(client)));
+        }
+        for identity in state.known.take_not_admitted(&authority) {
+            self.send(FromGateway::NotAdmitted { identity }, None);
         }
     }
 
@@ -98,6 +105,7 @@ impl Shared {
             state.next += 1;
             let request = state.next;
             state.asked.insert(request, sender);
+            state.known.add(client);
             request
         };
         let identity = client.identity.clone();

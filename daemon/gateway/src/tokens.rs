@@ -24,6 +24,16 @@ pub(crate) type Hash = [u8; 32];
 /// The bearer of a token, and when the token expires.
 type Bearer = (RemoteIdentity, Option<SystemTime>);
 
+/// Checks entries for the file of tokens as the broker reads them, and that none has expired by now.
+pub fn check(text: &str, now: SystemTime) -> Result<(), String> {
+    let tokens = Tokens::read(text.as_bytes())?;
+    let expired = |token: &&Token| token.expires.is_some_and(|expires| expires <= now);
+    match tokens.0.values().find(expired) {
+        Some(token) => Err(format!("tokens: the token {:?} has expired", token.name)),
+        None => Ok(()),
+    }
+}
+
 /// The tokens by the hashes of their texts.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens(BTreeMap<Hash, Token>);

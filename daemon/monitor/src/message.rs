@@ -205,6 +205,8 @@ pub enum ToWorker {
         number: u64,
         reason: String,
     },
+    /// Closes all sessions: the remote principal is not admitted any longer.
+    CloseSessions,
 }
 
 /// From a worker to the monitor.
@@ -368,6 +370,7 @@ impl Message for ToWorker {
             | Self::Reader { .. } => 1,
             Self::Hello(_)
             | Self::EndConnection { .. }
+            | Self::CloseSessions
             | Self::Reloaded { .. }
             | Self::Query { .. }
             | Self::QueryEnd { .. }

@@ -91,7 +91,9 @@ limits! {
     remote_connections = 256, "count",
         "connections of all clients on other machines, apart from those in `connections`; further ones are refused";
     remote_workers = 32, "count",
-        "workers of principals on other machines; a connection that needs a further one is refused";
+        "workers of principals on other machines, apart from those in `workers`; a connection that needs a further one is refused";
+    remote_sessions = 256, "count",
+        "opened sessions of all principals on other machines, apart from those in `sessions`; a further `session.open` or `session.clone` is refused";
     handshakes = 32, "count",
         "clients on other machines that have not authenticated themselves; further ones wait until they are accepted";
     handshakes_per_address = 8, "count",
@@ -129,7 +131,7 @@ limits! {
     kernel_bytes_per_user = 256 << 20, "bytes",
         "kernel memory that options of one user's sockets allocate in advance or allow beyond the host's limits: rings, reserved memory, forced buffers; an option that would exceed it is refused";
     kernel_bytes_in_all = 1 << 30, "bytes",
-        "the same memory for all users, as with `kernel_bytes_per_user`";
+        "the same memory for all users of this machine, as with `kernel_bytes_per_user`, and once more for all principals on other machines";
     captures_per_user = 8, "count",
         "captures of one user, in all network namespaces; a further `capture.open` is refused";
     captures_in_all = 32, "count",

@@ -150,7 +150,8 @@ impl LeftOut {
     fn write(&self) {
         let Self { reason, principal, count } = self;
         let uid = principal.as_ref().and_then(PrincipalKey::uid);
-        tracing::warn!(uid, %reason, count, "{self}");
+        let remote = principal.as_ref().filter(|_| uid.is_none()).map(ToString::to_string);
+        tracing::warn!(uid, principal = remote, %reason, count, "{self}");
     }
 }
 

@@ -106,6 +106,11 @@ impl MonitorLink {
         (Self { requests, remote }, receiver)
     }
 
+    /// Whether this is the worker of a remote principal.
+    pub fn serves_remote_principal(&self) -> bool {
+        self.remote.is_some()
+    }
+
     /// Counts a connection until the result is dropped.
     pub fn connection(&self, number: u64) -> PassedConnection {
         let end = self.remote.as_ref().map(|remote| remote.add(number));

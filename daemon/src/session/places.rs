@@ -39,6 +39,9 @@ impl Broker {
             }
             // A call that came meanwhile can take what comes.
             monitor.lease(LEASE).await?.map_err(|limit| match limit {
+                SessionLimit::InAll if monitor.serves_remote_principal() => {
+                    OpError::Limit { name: "remote_sessions", value: self.limits.remote_sessions }
+                }
                 SessionLimit::InAll => self.too_many_sessions(),
                 SessionLimit::OfUser => self.too_many_sessions_of_user(),
             })?;

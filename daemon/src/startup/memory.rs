@@ -11,15 +11,17 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 /// Reports it in the log. That is rarely a problem: most workers use much less than they may, and if they do not, the kernel
 /// ends the largest.
-pub(super) fn report(limits: &Limits) {
+pub(super) fn report(limits: &Limits, has_remote: bool) {
     let Ok(machine) = host::memory() else { return };
     let group = peer::own_control_group().ok();
     let limit = group.and_then(|group| limit_of_group(Path::new(CONTROL_GROUPS), &group));
     let available = limit.unwrap_or(u64::MAX).min(machine);
-    let all = limits.workers.saturating_mul(limits.worker_memory());
+    let remote = if has_remote { limits.remote_workers } else { 0 };
+    let workers = limits.workers.saturating_add(remote);
+    let all = workers.saturating_mul(limits.worker_memory());
     if all > available {
         tracing::info!(
-            workers = limits.workers,
+            workers,
             worker_mib = limits.worker_memory() >> 20,
             available_mib = available >> 20,
             "all workers together may use more memory than there is: see workers and buffered_bytes_per_user"

@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::io::PipeReader;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::monitor::{
-    Host, Limits, Monitor, PolicyFiles, Refusal, Settings, read_policy, start_opener,
+    Host, Limits, Monitor, PolicyFiles, Refusal, RemoteSettings, Settings, read_policy,
+    start_opener,
 };
+use sockbroker_policy::subject::RemoteIdentity;
 use sockbroker_sys::capability::{self, Capability};
 use sockbroker_sys::events::Signals;
 use sockbroker_sys::{process, sealed};
@@ -41,7 +44,12 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let files = PolicyFiles(policy_arguments(args, &config.remote, !listeners.is_empty()));
     let policy = read_policy(&files).map_err(StartError::PolicyReader)?;
     let fitted = fitted_limits(config);
-    let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers)?;
+    let remote = remote::settings(listeners, &config.limits);
+    if remote.is_some() {
+        remote::check(&config.remote)?;
+    }
+    let of_remote = remote.as_ref().map_or(0, RemoteSettings::ids);
+    let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers, of_remote)?;
     let Bound { listener, path } = endpoint(args, config, passed.listener)?;
     pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
     process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
@@ -71,7 +79,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         configuration,
         policy,
         opener,
-        remote: remote::settings(listeners, &config.limits),
+        remote,
         warns_of_lost_capabilities: config.confine.capabilities,
         worker_ids,
         files,
@@ -106,7 +114,7 @@ fn fitted_limits(config: &Config) -> config::limits::Limits {
         Ok(open_files) => fitted.fit(open_files),
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    memory::report(&fitted);
+    memory::report(&fitted, config.remote.is_on());
     fitted
 }
 
@@ -250,14 +258,19 @@ impl Host for Service {
         self.intake.add(uid, remote, pipe);
     }
 
-    fn refused(&mut self, refusal: Refusal) {
+    fn refused(&mut self, refusal: Refusal, remote: Option<RemoteIdentity>) {
         self.pending = true;
+        let principal = remote.as_ref().map(ToString::to_string);
+        let is_local = remote.is_none();
+        let remote = remote.map(|identity| PrincipalKey::from(Arc::new(identity)));
+        let key = |uid| remote.unwrap_or_else(|| PrincipalKey::of_uid(uid));
         match refusal {
             Refusal::Limit { uid, limit } => {
-                let key = PrincipalKey::of_uid(uid);
+                let (key, uid) = (key(uid), is_local.then_some(uid));
                 self.refusals.report(Reason::Limit(limit), Some(key), || {
                     tracing::warn!(
                         uid,
+                        principal,
                         limit,
                         "closed a connection: too many connections or workers"
                     );
@@ -274,18 +287,19 @@ impl Host for Service {
                 });
             }
             Refusal::NoFiles { uid } => {
-                let key = PrincipalKey::of_uid(uid);
+                let (key, uid) = (key(uid), is_local.then_some(uid));
                 self.refusals.report(Reason::NotAccepted, Some(key), || {
                     tracing::warn!(
                         uid,
+                        principal,
                         "cannot accept connections: the worker cannot open more files"
                     );
                 });
             }
             Refusal::NotStarted { uid, error } => {
-                let key = PrincipalKey::of_uid(uid);
+                let (key, uid) = (key(uid), is_local.then_some(uid));
                 self.refusals.report(Reason::NotServed, Some(key), || {
-                    tracing::error!(uid, %error, "closed a connection: cannot start a worker");
+                    tracing::error!(uid, principal, %error, "closed a connection: cannot start a worker");
                 });
             }
         }

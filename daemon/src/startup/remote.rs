@@ -3,9 +3,12 @@
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
+use sockbroker_gateway::settings::ClientCertificates;
 use sockbroker_monitor::monitor::RemoteSettings;
 
 use super::error::StartError;
+use super::sources::remote_files;
+use crate::config::ConfigError;
 use crate::config::limits::Limits;
 use crate::config::remote::Remote;
 
@@ -26,11 +29,22 @@ pub(super) fn listeners(remote: &Remote, passed: Vec<OwnedFd>) -> Result<Vec<Own
     Ok(listeners)
 }
 
+/// Checks what the files cannot show: settings that no client could satisfy.
+pub(super) fn check(remote: &Remote) -> Result<(), ConfigError> {
+    let has_authority = remote_files(remote).iter().any(|(kind, _)| *kind == "client_ca");
+    if remote.client_certificates == ClientCertificates::Required && !has_authority {
+        let text = "remote.client_certificates: \"required\" needs remote.client_ca, whose certificates clients have";
+        return Err(ConfigError::given("configuration", text.to_owned()));
+    }
+    Ok(())
+}
+
 /// What the monitor gives to the gateway; `None` without sockets.
 pub(super) fn settings(listeners: Vec<OwnedFd>, limits: &Limits) -> Option<RemoteSettings> {
     (!listeners.is_empty()).then_some(RemoteSettings {
         listeners,
         connections: limits.remote_connections,
         workers: limits.remote_workers,
+        sessions: limits.remote_sessions,
     })
 }

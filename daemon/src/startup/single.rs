@@ -17,7 +17,7 @@ use super::error::StartError;
 use super::first_steps::log_filter;
 use super::listen::{self, Access, NO_SOCKET_PATH};
 use super::signals::Signals;
-use super::{audit, credentials, service, sources};
+use super::{audit, credentials, remote, service, sources};
 use crate::config::policy::Loaded;
 use crate::config::{self, Config, ConfigError};
 use crate::handlers;
@@ -115,6 +115,7 @@ fn check_credentials(config: &Config) -> Result<(), StartError> {
     if !config.remote.is_on() {
         return Ok(());
     }
+    remote::check(&config.remote)?;
     let read = credentials::read(sources::remote_files(&config.remote));
     let (_, warnings) = read.map_err(|reason| ConfigError::given("configuration", reason))?;
     for warning in warnings {

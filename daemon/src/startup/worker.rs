@@ -267,6 +267,11 @@ impl Follower {
                 descriptors.next().map_or(Ok(()), |connection| self.take(connection, number))?;
             }
             ToWorker::EndConnection { number, reason } => self.link.end(number, reason),
+            ToWorker::CloseSessions => {
+                for session in self.broker.sessions() {
+                    self.broker.close(&session);
+                }
+            }
             ToWorker::Policy { generation } => {
                 self.put_in_force(generation, descriptors.next()).await?;
             }

@@ -20,10 +20,11 @@ const NEEDED: [Capability; 3] = [Capability::SetUid, Capability::SetGid, Capabil
 const OF_ROOT: RangeInclusive<u32> = 1_879_113_728..=1_879_179_263;
 
 /// The ids of the workers; `None` if they have that of the broker. An error if the configuration demands what cannot be
-/// used.
+/// used. `remote` ids are for what serves remote principals.
 pub(super) fn find(
     wanted: WorkerIds,
     workers: u64,
+    remote: u64,
 ) -> Result<Option<RangeInclusive<u32>>, StartError> {
     let range = match wanted {
         WorkerIds::Shared => return Ok(None),
@@ -31,7 +32,7 @@ pub(super) fn find(
         WorkerIds::Auto | WorkerIds::Subordinate => own_subordinate_ids(),
         WorkerIds::Range { first, last } => Ok(first..=last),
     };
-    match range.and_then(|range| check(range, workers)) {
+    match range.and_then(|range| check(range, workers, remote)) {
         Ok(range) => {
             let (first, last) = (range.start(), range.end());
             tracing::info!(first, last, "each worker has a user id of its own");
@@ -46,7 +47,11 @@ pub(super) fn find(
     }
 }
 
-fn check(range: RangeInclusive<u32>, workers: u64) -> Result<RangeInclusive<u32>, String> {
+fn check(
+    range: RangeInclusive<u32>,
+    workers: u64,
+    remote: u64,
+) -> Result<RangeInclusive<u32>, String> {
     if let Some(missing) = NEEDED.iter().find(|one| !capability::has(**one).unwrap_or(false)) {
         let name = missing.name();
         return Err(format!("the broker does not have {name}"));
@@ -62,12 +67,19 @@ fn check(range: RangeInclusive<u32>, workers: u64) -> Result<RangeInclusive<u32>
             return Err(format!("the ids {first} to {last} do not all exist here: see {map}"));
         }
     }
+    enough(&range, workers, remote)?;
+    Ok(range)
+}
+
+fn enough(range: &RangeInclusive<u32>, workers: u64, remote: u64) -> Result<(), String> {
     let count = u64::from(range.end() - range.start()) + 1;
     // One that is ending still has its id.
-    if count < workers.saturating_mul(2) {
-        return Err(format!("{count} ids are fewer than twice the limit workers ({workers})"));
+    let needed = workers.saturating_mul(2).saturating_add(remote);
+    if count >= needed {
+        return Ok(());
     }
-    Ok(range)
+    let remote = if remote == 0 { "" } else { ", those of remote_workers, and 2" };
+    Err(format!("{count} ids are fewer than twice those of the limit workers{remote}: {needed}"))
 }
 
 fn read(path: &str) -> Result<String, String> {
@@ -161,6 +173,15 @@ mod tests {
         let names = ["970".to_owned(), "sockbroker".to_owned()];
         let text = "alice:100000:65536\nsockbroker:165536:1000\n970:300000:10\n";
         assert_eq!(ranges_of(text, &names), [165_536..=166_535, 300_000..=300_009]);
+    }
+
+    #[test]
+    fn ids_suffice_for_the_workers_of_local_and_remote_principals() {
+        assert!(enough(&(1..=20), 10, 0).is_ok() && enough(&(1..=26), 10, 6).is_ok());
+        let error = enough(&(1..=19), 10, 0).unwrap_err();
+        assert!(error.contains("19 ids") && error.ends_with("workers: 20"), "{error}");
+        let error = enough(&(1..=25), 10, 6).unwrap_err();
+        assert!(error.contains("25 ids") && error.ends_with("and 2: 26"), "{error}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::rpc::answer::ending;
 use crate::rpc::core::{Answer, Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
+use sockbroker_proto::frame::FrameError;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
@@ -165,6 +166,9 @@ impl Driver {
             // At a shutdown every waiting call gets an answer.
             self.core.cancel_all();
             while self.poll_answers(&mut Context::from_waker(std::task::Waker::noop())) {}
+        }
+        if let End::Framing(CodecError::Frame(error @ FrameError::Authorization)) = &end {
+            self.codec.encode(ending(error.to_string()), &mut self.out);
         }
         // A last try, for instance to send the close frame of a WebSocket.
         if self.out.descriptors() == 0 {

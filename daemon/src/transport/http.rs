@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sockbroker_proto::channel;
 use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
 
+use super::authorization::FirstAuthorization;
 use super::codec::Codec;
 use super::connection;
 use super::context::SharedContext;
@@ -67,13 +68,19 @@ async fn serve_http(
     let stall = Duration::from_secs(shared.broker.limits.stall_seconds);
     let io = Stalling::new(io, stall);
     let begins_channel = io.begins_channel();
+    let first = Arc::new(FirstAuthorization::default());
     let upgraded = Arc::new(tokio::sync::Mutex::new(None));
     let service = service_fn(|request| {
         let (shared, connection) = (shared.clone(), connection.clone());
         let (upgraded, peer) = (upgraded.clone(), peer.clone());
-        let begins_channel = begins_channel.clone();
+        let (begins_channel, first) = (begins_channel.clone(), first.clone());
         async move {
-            let response = if let Some(token) = channel_token(&request) {
+            let is_remote = connection.principal().is_remote();
+            let response = if is_remote && !first.is_same(request.headers()) {
+                let reason =
+                    "the token is not that of the first request: use a connection for each client";
+                text(StatusCode::UNAUTHORIZED, reason)
+            } else if let Some(token) = channel_token(&request) {
                 let principal = connection.principal();
                 let begun =
                     upgraded_channel::begin(&shared, principal, &token, request, &upgraded).await;

@@ -9,6 +9,7 @@ pub mod shutdown;
 pub mod peer;
 mod codec;
 mod connection;
+mod authorization;
 mod context;
 mod control_socket;
 mod deadline;

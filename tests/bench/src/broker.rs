@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -39,6 +39,13 @@ impl Broker {
 
     /// Like [`Broker::start`], with this configuration and policy. The audit is written to a file, as in production.
     pub(crate) fn start_with(config: &str, policy: &str) -> Result<Self> {
+        let mut command = Role::Broker.command()?;
+        command.arg0("sockbrokerd");
+        Self::start_by(command, config, policy)
+    }
+
+    /// Like [`Broker::start_with`], by a command that starts this program in the role of the broker.
+    pub(crate) fn start_by(mut command: Command, config: &str, policy: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("sockbroker-bench-{}-{number}", std::process::id());
@@ -47,9 +54,7 @@ impl Broker {
         let audit = format!("[audit]\nto = \"{}\"\n{config}", folder.join("audit").display());
         fs::write(folder.join("config.toml"), audit)?;
         fs::write(folder.join("policy.toml"), policy)?;
-        let child = Role::Broker
-            .command()?
-            .arg0("sockbrokerd")
+        let child = command
             .arg("--socket")
             .arg(folder.join("s"))
             .arg("--config")

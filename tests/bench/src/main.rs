@@ -11,6 +11,8 @@ mod measure;
 mod cpu_time;
 mod placement;
 mod program;
+mod remote_lab;
+mod link_peers;
 mod peers;
 mod broker;
 mod client;
@@ -28,6 +30,9 @@ mod traffic;
 mod recorder;
 mod capture;
 mod replay;
+mod link;
+mod remote_link;
+mod remote;
 
 use std::process::ExitCode;
 
@@ -42,7 +47,7 @@ use report::{Report, Row};
 #[derive(Debug, Parser)]
 #[command(about = "Measures the broker against what the kernel can do at best.")]
 struct Args {
-    /// The suite to measure. Default: all suites but `capture` and `replay`.
+    /// The suite to measure. Default: all suites but `capture`, `replay` and `remote`.
     suite: Option<Suite>,
     /// Print JSON instead of a table.
     #[arg(long)]
@@ -73,6 +78,8 @@ enum Suite {
     Capture,
     /// Packets of a file on an interface, against tcpreplay.
     Replay,
+    /// A broker of another machine, against TLS alone, socat and ssh, and over a link with a delay.
+    Remote,
 }
 
 impl Suite {
@@ -89,12 +96,14 @@ impl Suite {
             Self::Python => "python",
             Self::Capture => "capture",
             Self::Replay => "replay",
+            Self::Remote => "remote",
         }
     }
 
-    /// Whether it is measured without being named. The others need tcpdump and tcpreplay, and CPUs without other load.
+    /// Whether it is measured without being named. The others need tcpdump, tcpreplay, socat and ssh, and CPUs without
+    /// other load.
     fn is_usual(self) -> bool {
-        !matches!(self, Self::Capture | Self::Replay)
+        !matches!(self, Self::Capture | Self::Replay | Self::Remote)
     }
 
     fn run(self, report: &mut Report) -> Result<()> {
@@ -111,6 +120,7 @@ impl Suite {
             Self::Python => python::run(report)?,
             Self::Capture => capture::run(report)?,
             Self::Replay => replay::run(report)?,
+            Self::Remote => remote::run(report)?,
         }
         let others = Sample::of(&[load.percent_of_others()?]);
         report.add(Row::new("CPU time of other processes", others, "% of all"));

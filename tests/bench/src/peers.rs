@@ -3,8 +3,10 @@
 //! A peer uses its standard input as its socket, and ends when the socket is closed.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::Parser as _;
@@ -20,6 +22,7 @@ use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
 use crate::error::{self, Result};
 use crate::measure::FILLING;
 use crate::program;
+use crate::{link_peers, remote_lab};
 
 /// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -33,6 +36,12 @@ pub(crate) enum Role {
     Broker,
     /// Answers each request with an answer, both of fixed length: a blocking ping-pong, or a stream of both.
     Echo { request: usize, answer: usize },
+    /// The same over TLS. The folder of the certificates is its current one.
+    TlsEcho { request: usize, answer: usize },
+    /// Serves connections behind a link with a delay.
+    LinkServer,
+    /// Measures from the other end of that link. Both are ports.
+    LinkClient { broker: u16, source: u16 },
     /// Writes until the socket is closed.
     Source,
     /// Answers each byte with a new raw socket.
@@ -53,10 +62,18 @@ impl Role {
         let text = std::env::var(VARIABLE).ok()?;
         let mut words = text.split(' ');
         let word = words.next();
-        let mut size = || words.next()?.parse().ok();
+        let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
+        let mut numbers = numbers.into_iter();
+        let mut size = || numbers.next();
         match word? {
             "broker" => Some(Self::Broker),
             "echo" => Some(Self::Echo { request: size()?, answer: size()? }),
+            "tls-echo" => Some(Self::TlsEcho { request: size()?, answer: size()? }),
+            "link-server" => Some(Self::LinkServer),
+            "link-client" => {
+                let mut port = || u16::try_from(size()?).ok();
+                Some(Self::LinkClient { broker: port()?, source: port()? })
+            }
             "source" => Some(Self::Source),
             "opener" => Some(Self::Opener),
             "launcher" => Some(Self::Launcher),
@@ -69,6 +86,9 @@ impl Role {
         match self {
             Self::Broker => "broker".to_owned(),
             Self::Echo { request, answer } => format!("echo {request} {answer}"),
+            Self::TlsEcho { request, answer } => format!("tls-echo {request} {answer}"),
+            Self::LinkServer => "link-server".to_owned(),
+            Self::LinkClient { broker, source } => format!("link-client {broker} {source}"),
             Self::Source => "source".to_owned(),
             Self::Opener => "opener".to_owned(),
             Self::Launcher => "launcher".to_owned(),
@@ -86,6 +106,13 @@ impl Role {
             Self::Broker => startup::run(&Args::parse()).map_err(|error| error.to_string()),
             Self::Echo { request, answer } => {
                 echo(request, answer).map_err(|error| error.to_string())
+            }
+            Self::TlsEcho { request, answer } => {
+                tls_echo(request, answer).map_err(|error| error.to_string())
+            }
+            Self::LinkServer => link_peers::serve().map_err(|error| error.to_string()),
+            Self::LinkClient { broker, source } => {
+                link_peers::client(broker, source).map_err(|error| error.to_string())
             }
             Self::Source => source().map_err(|error| error.to_string()),
             Self::Opener => opener().map_err(|error| error.to_string()),
@@ -132,6 +159,12 @@ impl Peer {
         Ok((Self { child }, own))
     }
 
+    /// Starts a peer that serves a connection, in a folder.
+    pub(crate) fn serving(role: Role, connection: OwnedFd, folder: &Path) -> Result<Self> {
+        let mut command = role.command()?;
+        Ok(Self { child: command.current_dir(folder).stdin(Stdio::from(connection)).spawn()? })
+    }
+
     /// Returns the process ID.
     pub(crate) fn process(&self) -> Pid {
         process(&self.child)
@@ -160,8 +193,16 @@ fn standard_input() -> io::Result<UnixStream> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
+fn tls_echo(request: usize, answer: usize) -> Result<()> {
+    let tcp = TcpStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    Ok(echo_over(remote_lab::accept(Path::new("."), tcp)?, request, answer)?)
+}
+
 fn echo(request: usize, answer: usize) -> io::Result<()> {
-    let mut stream = standard_input()?;
+    echo_over(standard_input()?, request, answer)
+}
+
+fn echo_over(mut stream: impl Read + Write, request: usize, answer: usize) -> io::Result<()> {
     let mut buffer = vec![0; ECHO_READ];
     let answers = vec![FILLING; ECHO_READ.max(answer)];
     let mut received = 0;

@@ -210,6 +210,14 @@ impl Files {
     }
 }
 
+/// A moment in the file of tokens, with whole seconds.
+pub(crate) fn expires(at: SystemTime) -> String {
+    let time = date_time_ymd(1970, 1, 1) + at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let (date, month) = ((time.year(), time.day()), u8::from(time.month()));
+    let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+    format!("expires = {:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", date.0, date.1)
+}
+
 /// The rules of most tests.
 pub(crate) const POLICY: &str = r#"version = 1
 [[rule]]

@@ -1,8 +1,8 @@
 //! Remote principals and local ones: rules, sessions, identity and limits.
 
 use serde_json::{Value, json};
-use sockbroker_test_support::bounded;
 use sockbroker_test_support::message::Client as _;
+use sockbroker_test_support::{bounded, until};
 
 use super::fixture::{Files, Lab, Leaf, POLICY};
 
@@ -121,9 +121,52 @@ fn limits_of_remote_principals_are_their_own() {
         // They do not count for local users.
         lab.broker.lsp().expect_service();
         drop(held);
-        sockbroker_test_support::until("the connections are released", || {
-            serve(&alice).1.get("result").is_some()
-        });
+        until("the connections are released", || serve(&alice).1.get("result").is_some());
         refused(&carol, "remote_workers");
+    });
+}
+
+#[test]
+fn remote_principals_take_no_place_of_local_ones() {
+    bounded(60, || {
+        let with = |start: sockbroker_test_support::Start| {
+            let start =
+                start.limit("workers", 2).limit("sessions", 2).limit("sessions_reserved", 0);
+            let start = start.limit("remote_workers", 3).limit("remote_sessions", 3);
+            start.policy(POLICY)
+        };
+        let lab = Lab::start_with(Files::new(), "", with);
+        let client = |name| lab.files.authority.client(&format!("spiffe://lab/{name}"));
+        let all = ["alice", "bob", "carol"].map(client);
+        let open = |leaf: &Leaf| {
+            let mut remote = lab.connect(Some(leaf));
+            let answer = remote.call("session.open", json!({}));
+            (remote, answer)
+        };
+        let held = all.each_ref().map(|leaf| open(leaf));
+        for (_, answer) in &held {
+            assert!(answer.get("result").is_some(), "{answer}");
+        }
+        let (mut remote, answer) = open(&all[0]);
+        assert_eq!(answer["error"]["data"]["limit"], "remote_sessions", "{answer}");
+        // The workers and sessions of this machine are free.
+        let mut local = lab.broker.lsp();
+        local.call("session.open", json!({})).result();
+        let mut other = lab.broker.lsp();
+        other.call("session.open", json!({})).result();
+        let fault = lab.broker.lsp().call("session.open", json!({})).fault();
+        assert_eq!(fault.limit(), "sessions");
+        // Nor do these take theirs.
+        drop(held);
+        until("a session is free", || {
+            remote.call("session.open", json!({})).get("result").is_some()
+        });
+        let dave = client("dave");
+        let _others = [&all[1], &all[2]].map(|leaf| open(leaf));
+        let (_, answer) = open(&dave);
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("remote_workers"), "{message}");
+        lab.wait_for_log("principal=\"certificate uri:spiffe://lab/dave\"");
+        assert!(!lab.broker.log().contains("uid=4026531"), "{}", lab.broker.log());
     });
 }

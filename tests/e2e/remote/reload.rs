@@ -1,11 +1,12 @@
 //! Reloads: live connections are judged again.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use sockbroker_test_support::bounded;
+use sockbroker_test_support::message::Client as _;
+use sockbroker_test_support::{bounded, until};
 
-use super::fixture::{DAY, Files, Lab};
+use super::fixture::{DAY, Files, Lab, expires};
 
 const TOKEN: &str = "sbk_token";
 
@@ -90,5 +91,92 @@ fn a_connection_ends_when_its_certificate_expires() {
         let message = notice["error"]["message"].as_str().unwrap();
         assert!(message.contains("the client certificate has expired"), "{message}");
         assert_eq!(line.line(), None);
+    });
+}
+
+#[test]
+fn a_reload_changes_when_a_connection_expires() {
+    bounded(120, || {
+        let files = Files::new();
+        let (field, other) =
+            ["sbk_one", "sbk_two"].map(|token| format!("Authorization: Bearer {token}\r\n")).into();
+        let write = |files: &Files, first: &str, second: &str| {
+            files.tokens(&[("ci-1", "sbk_one", first), ("ci-2", "sbk_two", second)]);
+        };
+        write(&files, &expires(SystemTime::now() + DAY), "");
+        let lab = Lab::start(files, "");
+        let info = "session.info";
+        let mut bearer = lab.connect(None);
+        bearer.call_lsp(&field, info, Value::Null);
+        // Earlier.
+        write(&lab.files, &expires(SystemTime::now() + Duration::from_secs(1)), "");
+        lab.reload().result();
+        let notice = bearer.frame().expect("a last message");
+        let message = notice["error"]["message"].as_str().unwrap();
+        assert!(message.contains("the token has expired"), "{message}");
+        // Later. On a machine that is slow, tokens can expire before the reload: then ones that last longer.
+        for power in 1..8 {
+            let end = SystemTime::now() + Duration::from_secs(1 << power);
+            write(&lab.files, &expires(end), &expires(end));
+            lab.reload().result();
+            let (mut kept, mut ended) = (lab.connect(None), lab.connect(None));
+            let answers = [
+                kept.call_lsp(&field, info, Value::Null),
+                ended.call_lsp(&other, info, Value::Null),
+            ];
+            write(&lab.files, "", &expires(end));
+            lab.reload().result();
+            if SystemTime::now() + Duration::from_secs(1) > end
+                || answers.iter().any(|answer| answer.get("result").is_none())
+            {
+                continue;
+            }
+            let notice = ended.frame().expect("a last message");
+            assert!(
+                notice["error"]["message"].as_str().unwrap().contains("has expired"),
+                "{notice}"
+            );
+            // The notice came after the first time of the other one.
+            let answer = kept.call_lsp("", info, Value::Null);
+            assert!(answer.get("result").is_some(), "{answer}");
+            return;
+        }
+        panic!("no token lasted until the reload");
+    });
+}
+
+#[test]
+fn a_reload_closes_the_sessions_of_those_who_are_no_longer_admitted() {
+    bounded(60, || {
+        let files = Files::new();
+        files.tokens(&[("ci-7", TOKEN, ""), ("ci-8", "sbk_other", "")]);
+        let lab = Lab::start(files, "");
+        let open = |token: &str| {
+            let field = format!("Authorization: Bearer {token}\r\n");
+            let mut bearer = lab.connect(None);
+            let opened =
+                bearer.call_lsp(&field, "session.open", serde_json::json!({ "linger": 60 }));
+            assert!(opened.get("result").is_some(), "{opened}");
+        };
+        open(TOKEN);
+        open("sbk_other");
+        let principals = || {
+            let sessions = lab.broker.ndjson().call("admin.sessions", Value::Null);
+            let all = sessions.result().as_array().unwrap().clone();
+            let names = all.iter().filter_map(|one| one["principal"].as_str().map(str::to_owned));
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            names
+        };
+        until("the connections have ended", || {
+            let sessions = lab.broker.ndjson().call("admin.sessions", Value::Null);
+            let all = sessions.result().as_array().unwrap();
+            let mut remote = all.iter().filter(|one| one["principal"].is_string());
+            remote.all(|one| one["connections"] == 0)
+        });
+        assert_eq!(principals(), ["token ci-7", "token ci-8"]);
+        lab.files.tokens(&[("ci-8", "sbk_other", "")]);
+        lab.reload().result();
+        until("the session is closed", || principals() == ["token ci-8"]);
     });
 }

@@ -109,3 +109,76 @@ fn a_key_or_a_token_file_that_everyone_can_read_stops_the_start() {
         assert!(!status.success() && log.contains("every user can access it"), "{log}");
     });
 }
+
+#[test]
+fn certificate_and_token_together_are_refused() {
+    bounded(60, || {
+        let lab = lab(&[("ci-7", CI, "")]);
+        let alice = lab.files.authority.client("spiffe://lab/alice");
+        let part = "both a client certificate and a token";
+        let mut lsp = lab.connect(Some(&alice));
+        let body = "{}";
+        // The field can be the first one.
+        lsp.send(format!("{}Content-Length: 2\r\n\r\n{body}", bearer(CI)).as_bytes());
+        let answer = lsp.frame().unwrap();
+        assert!(answer["error"]["message"].as_str().unwrap().contains(part), "{answer}");
+        assert_eq!(lsp.frame(), None);
+        let mut http = lab.connect(Some(&alice));
+        let (status, answer) = http.post(&bearer(CI), "session.info", Value::Null);
+        assert_eq!(status, 401, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(part), "{answer}");
+        // Either alone is served.
+        let mut lsp = lab.connect(Some(&alice));
+        let info = lsp.call_lsp("", "session.info", Value::Null);
+        assert_eq!(info["result"]["principal"], "certificate uri:spiffe://lab/alice", "{info}");
+    });
+}
+
+#[test]
+fn another_token_in_a_later_head_is_refused() {
+    bounded(60, || {
+        let lab = lab(&[("ci-7", CI, ""), ("ci-8", "sbk_other", "")]);
+        let info = "session.info";
+        let mut lsp = lab.connect(None);
+        lsp.call_lsp(&bearer(CI), info, Value::Null);
+        let answer = lsp.call_lsp(&bearer("sbk_other"), info, Value::Null);
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("Authorization belongs into the first message"), "{message}");
+        assert_eq!(lsp.frame(), None);
+        // Clients of HTTP send the same token again.
+        let mut http = lab.connect(None);
+        for _ in 0..2 {
+            let (status, answer) = http.post(&bearer(CI), info, Value::Null);
+            assert_eq!((status, &answer["result"]["principal"]), (200, &json!("token ci-7")));
+        }
+        let (status, _) = http.request_head(&format!(
+            "POST / HTTP/1.1\r\nHost: x\r\n{}Content-Length: 0\r\n\r\n",
+            bearer("sbk_other")
+        ));
+        assert_eq!(status, 401);
+        let alice = lab.files.authority.client("spiffe://lab/alice");
+        let mut http = lab.connect(Some(&alice));
+        assert_eq!(http.post("", info, Value::Null).0, 200);
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{}\r\n", bearer(CI));
+        assert_eq!(http.request_head(&request).0, 401);
+    });
+}
+
+#[test]
+fn required_certificates_need_an_authority() {
+    bounded(60, || {
+        let files = Files::new();
+        files.tokens(&[("ci-7", CI, "")]);
+        let section = files.section("client_certificates = \"required\"\n");
+        let section: String =
+            section.split_inclusive('\n').filter(|line| !line.starts_with("client_ca")).collect();
+        for arguments in [&["--check"][..], &[]] {
+            let start = crate::broker::prepare().section(&section).policy(POLICY);
+            let (mut command, folder) = start.command();
+            let status = command.args(arguments).arg("--socket").arg(folder.join("socket"));
+            assert!(!status.status().unwrap().success(), "{arguments:?}");
+            let log = std::fs::read_to_string(folder.join("log")).unwrap();
+            assert!(log.contains("remote.client_certificates"), "{log}");
+        }
+    });
+}

@@ -170,6 +170,24 @@ fn files_that_exist_and_names_that_are_none_are_refused() {
                 run(&[&["token", "new", "--file", file], &arguments[..]].concat()).failure(2);
             assert!(line.contains("cannot use"), "{line}");
         }
+        // What the broker would not read, or not accept.
+        let long = "x".repeat(256);
+        for (arguments, part) in [
+            (["b", "--expires", "2027-13-45"], "cannot use the token"),
+            (["b", "--expires", "2027-02-30"], "cannot use the token"),
+            (["b", "--expires", "2020-01-01"], "has expired"),
+            (["b", "--network", "10.1.0.0/33"], "not like 10.1.0.0/16"),
+            (["b", "--network", "lab7"], "not like 10.1.0.0/16"),
+            ([long.as_str(), "--rule", "x"], "of at most 255 bytes"),
+        ] {
+            let line =
+                run(&[&["token", "new", "--file", file], &arguments[..]].concat()).failure(2);
+            assert!(line.contains(part), "{line}");
+        }
         assert_eq!(fs::read_to_string(&tokens).unwrap(), text);
+        // A file that the broker cannot read is not made longer.
+        fs::write(&tokens, "[[token]]\nname = \"x\"\n").unwrap();
+        let line = run(&["token", "new", "b", "--file", file]).failure(74);
+        assert!(line.contains("sha256"), "{line}");
     });
 }

@@ -37,7 +37,9 @@ class TlsRoute(Route):
         if authority is None:
             text = f"copy the certificate of its authority to ~/.config/sockbroker/{target.host}/ca"
             raise BrokerError(f"cannot connect to the broker at {self.endpoint}: {text}")
-        files = [authority, certificate or "", key or "", target.file("token") or ""]
+        # The broker refuses a client with both.
+        token = None if certificate and key else target.file("token")
+        files = [authority, certificate or "", key or "", token or ""]
         # -I: neither the folder of the program nor its variables change what the relay imports.
         command = [sys.executable, "-I", _RELAY, target.host, str(target.port), *files]
         ours, theirs = native.module.socketpair()

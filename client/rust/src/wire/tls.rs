@@ -100,8 +100,16 @@ fn configure(target: &TlsTarget) -> io::Result<(ClientConfig, Option<String>)> {
         .with_protocol_versions(&[&version::TLS13])
         .map_err(io::Error::other)?
         .with_root_certificates(roots);
-    let config = match (find("cert"), find("key")) {
-        (Some(cert), Some(key)) => {
+    let given = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    // The broker refuses a client with both.
+    let certificate = find("cert").zip(find("key")).filter(|_| given.is_none());
+    let token = match (given, &certificate) {
+        (Some(token), _) => Some(token),
+        (None, Some(_)) => None,
+        (None, None) => find("token").map(fs::read_to_string).transpose()?,
+    };
+    let config = match certificate {
+        Some((cert, key)) => {
             let pem = fs::read(&key).map_err(|error| unusable(&key, &error))?;
             let secret =
                 PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(&key, &error))?;
@@ -109,11 +117,7 @@ fn configure(target: &TlsTarget) -> io::Result<(ClientConfig, Option<String>)> {
             let built = builder.with_client_auth_cert(chain, secret);
             built.map_err(|error| unusable(&cert, &error))?
         }
-        _ => builder.with_no_client_auth(),
-    };
-    let token = match std::env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
-        Some(token) => Some(token),
-        None => find("token").map(fs::read_to_string).transpose()?,
+        None => builder.with_no_client_auth(),
     };
     let token = token.map(|token| token.trim().to_owned());
     if token.as_ref().is_some_and(|token| token.chars().any(char::is_whitespace)) {

@@ -68,26 +68,37 @@ pub enum FromGateway {
         connection: u64,
         reason: String,
     },
+    /// New credentials do not admit a client of an earlier `Connection`.
+    NotAdmitted {
+        identity: RemoteIdentity,
+    },
 }
 
 impl FromGateway {
     /// Whether a message contains nothing that could not come from an authenticated client.
     pub fn is_plausible(&self) -> bool {
-        let is_name = |name: &String| {
-            !name.is_empty() && name.len() <= NAME_MAX && name.chars().all(is_plain)
-        };
         match self {
-            Self::Connection { identity: RemoteIdentity::Certificate { names }, .. } => {
-                (1..=NAMES_MAX).contains(&names.len()) && names.iter().all(is_name)
-            }
-            Self::Connection { identity: RemoteIdentity::Token { name, rules }, .. } => {
-                let are_names = |rules: &Vec<String>| {
-                    rules.len() <= RULES_MAX && rules.iter().all(|rule| is_rule(rule))
-                };
-                is_name(name) && rules.as_ref().is_none_or(are_names)
+            Self::Connection { identity, .. } | Self::NotAdmitted { identity } => {
+                is_plausible_identity(identity)
             }
             Self::Unusable { reason, .. } | Self::End { reason, .. } => reason.len() <= REASON_MAX,
             Self::Hello(_) | Self::InForce { .. } => true,
+        }
+    }
+}
+
+fn is_plausible_identity(identity: &RemoteIdentity) -> bool {
+    let is_name =
+        |name: &String| !name.is_empty() && name.len() <= NAME_MAX && name.chars().all(is_plain);
+    match identity {
+        RemoteIdentity::Certificate { names } => {
+            (1..=NAMES_MAX).contains(&names.len()) && names.iter().all(is_name)
+        }
+        RemoteIdentity::Token { name, rules } => {
+            let are_names = |rules: &Vec<String>| {
+                rules.len() <= RULES_MAX && rules.iter().all(|rule| is_rule(rule))
+            };
+            is_name(name) && rules.as_ref().is_none_or(are_names)
         }
     }
 }
@@ -116,7 +127,11 @@ impl Message for FromGateway {
     fn descriptors(&self) -> usize {
         match self {
             Self::Connection { .. } => 1,
-            Self::Hello(_) | Self::InForce { .. } | Self::Unusable { .. } | Self::End { .. } => 0,
+            Self::Hello(_)
+            | Self::InForce { .. }
+            | Self::Unusable { .. }
+            | Self::End { .. }
+            | Self::NotAdmitted { .. } => 0,
         }
     }
 }

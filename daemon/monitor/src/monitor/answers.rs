@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::host::{Host, Refusal};
 use super::remote::is_remote;
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
+use super::worker::Worker;
 use crate::channel::ChannelError;
 use crate::claim::Claim;
 use crate::message::{
@@ -170,7 +171,8 @@ impl<H: Host> Monitor<H> {
     fn start_reader(&mut self, token: u64, request: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
         let uid = worker.uid();
-        let id = self.worker_ids.as_mut().map(|ids| ids.take().ok_or(ReaderRefusal::Ids));
+        let id = self.worker_ids.as_mut();
+        let id = id.map(|ids| ids.of(uid).take().ok_or(ReaderRefusal::Ids));
         let started = match (&mut self.opener, id.transpose()) {
             (None, _) => Err(ReaderRefusal::NoOpener),
             (_, Err(refusal)) => Err(refusal),
@@ -183,7 +185,8 @@ impl<H: Host> Monitor<H> {
                         Ok(channel)
                     }
                     Err(error) => {
-                        tracing::error!(uid, %error, "cannot start a process that reads captures");
+                        let (uid, principal) = self.named(uid);
+                        tracing::error!(uid, principal, %error, "cannot start a process that reads captures");
                         Err(ReaderRefusal::Failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))
                     }
                 }
@@ -206,8 +209,12 @@ impl<H: Host> Monitor<H> {
     pub(super) fn lease(&mut self, token: u64, request: u64, wanted: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
         let uid = worker.uid();
-        let most = self.limits.sessions + reserved(uid, self.limits.sessions_reserved);
-        let leased = self.workers.values().map(|worker| (worker.uid(), worker.leased));
+        let most = if is_remote(uid) {
+            self.gateway.as_ref().map_or(0, |gateway| gateway.settings.sessions)
+        } else {
+            self.limits.sessions + reserved(uid, self.limits.sessions_reserved)
+        };
+        let leased = self.of_kind(uid).map(|worker| (worker.uid(), worker.leased));
         let left = most.saturating_sub(leased.clone().map(|(_, sessions)| sessions).sum());
         let own = self.limits.sessions_per_user.saturating_sub(self.of_account(uid, leased));
         let sessions = if own == 0 {
@@ -223,12 +230,19 @@ impl<H: Host> Monitor<H> {
         self.send(token, &ToWorker::Leased { request, sessions }, &[]);
     }
 
+    /// The workers that share limits "in all" with those of this user: neither remote nor local principals take what
+    /// others need.
+    fn of_kind(&self, uid: u32) -> impl Iterator<Item = &Worker> + Clone {
+        self.workers.values().filter(move |worker| is_remote(worker.uid()) == is_remote(uid))
+    }
+
     /// Leases kernel memory to a worker: all that it asks for, or nothing.
     fn lease_memory(&mut self, token: u64, request: u64, bytes: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let leased = self.workers.values().map(|worker| (worker.uid(), worker.leased_memory));
+        let uid = worker.uid();
+        let leased = self.of_kind(uid).map(|worker| (worker.uid(), worker.leased_memory));
         let all = leased.clone().map(|(_, bytes)| bytes).fold(bytes, u64::saturating_add);
-        let own = self.of_account(worker.uid(), leased).saturating_add(bytes);
+        let own = self.of_account(uid, leased).saturating_add(bytes);
         let leased = if own > self.limits.kernel_bytes_per_user {
             Err(MemoryLimit::OfUser)
         } else if all > self.limits.kernel_bytes {

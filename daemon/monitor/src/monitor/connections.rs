@@ -151,17 +151,21 @@ impl<H: Host> Monitor<H> {
     /// own.
     fn admit_start(&mut self, uid: u32) -> Result<Option<WorkerId>, Refusal> {
         let limit = |limit| Refusal::Limit { uid, limit };
-        if let Some(gateway) = self.gateway.as_ref().filter(|_| is_remote(uid)) {
-            let remote = self.workers.values().filter(|worker| is_remote(worker.uid())).count();
-            if remote as u64 >= gateway.settings.workers {
+        // Neither remote nor local principals take the places of the others.
+        let of_kind = |worker: &&Worker| is_remote(worker.uid()) == is_remote(uid);
+        let count = self.workers.values().filter(of_kind).count() as u64;
+        if is_remote(uid) {
+            let most = self.gateway.as_ref().map_or(0, |gateway| gateway.settings.workers);
+            if count >= most {
                 return Err(limit("remote_workers"));
             }
-        }
-        // One place is kept for root, unless root has it already.
-        let has_root = self.workers.values().any(|worker| worker.uid() == 0);
-        let kept = u64::from(uid != 0 && !has_root);
-        if self.workers.len() as u64 >= self.limits.workers.saturating_sub(kept).max(1) {
-            return Err(limit("workers"));
+        } else {
+            // One place is kept for root, unless root has it already.
+            let has_root = self.workers.values().any(|worker| worker.uid() == 0);
+            let kept = u64::from(uid != 0 && !has_root);
+            if count >= self.limits.workers.saturating_sub(kept).max(1) {
+                return Err(limit("workers"));
+            }
         }
         let own = self.of_account(uid, self.workers.values().map(|worker| (worker.uid(), 1)));
         if own >= self.limits.workers_per_user {
@@ -173,7 +177,7 @@ impl<H: Host> Monitor<H> {
         }
         match &mut self.worker_ids {
             // One that is ending may still have its id.
-            Some(ids) => ids.take().map(Some).ok_or_else(|| limit("worker_ids")),
+            Some(ids) => ids.of(uid).take().map(Some).ok_or_else(|| limit("worker_ids")),
             None => Ok(None),
         }
     }
@@ -217,7 +221,8 @@ impl<H: Host> Monitor<H> {
             match self.events.add(worker.channel.as_fd(), token) {
                 Ok(()) => Ok((worker, audit)),
                 Err(error) => {
-                    self.ending.add(worker.abandon().0);
+                    let named = self.named(uid);
+                    self.ending.add(worker.abandon(named).0);
                     Err(error)
                 }
             }
@@ -233,7 +238,8 @@ impl<H: Host> Monitor<H> {
         };
         self.serial += 1;
         self.counters.started();
-        tracing::debug!(uid, pid = worker.pid(), "started a worker");
+        let (named, principal) = self.named(uid);
+        tracing::debug!(uid = named, principal, pid = worker.pid(), "started a worker");
         self.workers.insert(token, worker);
         self.serving.insert(peer.clone(), token);
         self.host.audit(uid, name, audit);

@@ -2,14 +2,15 @@
 
 use std::process::Child;
 
+use super::remote::Named;
 use super::worker_ids::WorkerId;
 
 /// A process that nothing is expected of any more.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) child: Child,
-    /// The user of a worker whose end is logged, because nothing asked for it.
-    pub(super) unexpected: Option<u32>,
+    /// The user or the remote principal of a worker whose end is logged, because nothing asked for it.
+    pub(super) unexpected: Option<Named>,
     /// The user id of a worker, which is free once it has ended.
     pub(super) id: Option<WorkerId>,
 }
@@ -37,9 +38,9 @@ impl Ending {
         match self.child.try_wait() {
             Ok(None) => return false,
             Ok(Some(status)) => {
-                if let Some(uid) = self.unexpected.filter(|_| !status.success()) {
+                if let Some((uid, principal)) = self.unexpected.take_if(|_| !status.success()) {
                     let id = self.id.as_ref().map(WorkerId::number);
-                    tracing::warn!(uid, pid, id, %status, "a worker ended; its sockets are closed");
+                    tracing::warn!(uid, principal, pid, id, %status, "a worker ended; its sockets are closed");
                 }
             }
             Err(error) => tracing::error!(pid, %error, "cannot wait for a process"),

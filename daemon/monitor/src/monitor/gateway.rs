@@ -39,7 +39,7 @@ impl<H: Host> Monitor<H> {
         let Some(gateway) = &mut self.gateway else { return };
         gateway.start_at = None;
         let id = match &mut self.worker_ids {
-            Some(ids) => ids.take().map(Some),
+            Some(ids) => ids.remote.take().map(Some),
             None => Some(None),
         };
         let generation = self.policies.generation;
@@ -174,6 +174,7 @@ impl<H: Host> Monitor<H> {
                 }
             }
             FromGateway::End { connection, reason } => self.end_remote(connection, reason),
+            FromGateway::NotAdmitted { identity } => self.close_sessions_of(&identity),
         }
     }
 
@@ -217,6 +218,16 @@ impl<H: Host> Monitor<H> {
         let link = self.gateway.as_mut().and_then(|gateway| gateway.link.as_mut());
         if let Some(Err(error)) = link.map(|link| link.send(message, None)) {
             self.lose_gateway(&error.to_string());
+        }
+    }
+
+    /// Closes the sessions of a remote principal, also those that no connection uses.
+    fn close_sessions_of(&mut self, identity: &RemoteIdentity) {
+        let Some(number) = self.remote.number(identity) else { return };
+        let workers = self.workers.iter().filter(|(_, worker)| worker.uid() == number);
+        for token in workers.map(|(token, _)| *token).collect::<Vec<_>>() {
+            tracing::info!(principal = %identity, "closes the sessions of a principal that is not admitted any longer");
+            self.send(token, &ToWorker::CloseSessions, &[]);
         }
     }
 

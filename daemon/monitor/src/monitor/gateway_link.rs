@@ -27,6 +27,15 @@ pub struct RemoteSettings {
     pub connections: u64,
     /// Workers of remote principals in all.
     pub workers: u64,
+    /// Sessions of remote principals in all.
+    pub sessions: u64,
+}
+
+impl RemoteSettings {
+    /// The ids of processes that serve remote principals: one that is ending still has its id.
+    pub fn ids(&self) -> u64 {
+        self.workers.saturating_add(1).saturating_mul(2)
+    }
 }
 
 /// The gateway, if the broker has one.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use sockbroker_policy::subject::RemoteIdentity;
 use sockbroker_sys::service_manager::ServiceManager;
 
 use super::gateway_link::RemoteSettings;
@@ -91,10 +92,22 @@ pub trait Host {
     fn alive(&mut self);
     /// A worker of this user, or of this remote principal, has started; it writes its audit records to this pipe.
     fn audit(&mut self, uid: u32, remote: Option<String>, pipe: PipeReader);
-    /// A connection of a user was refused because of a limit, or could not be identified.
-    fn refused(&mut self, refusal: Refusal);
+    /// A connection of a user, or of this remote principal, was refused because of a limit, or could not be identified.
+    fn refused(&mut self, refusal: Refusal, remote: Option<RemoteIdentity>);
     /// Reports what is due. Returns when to do so again, if there is anything to report.
     fn sweep(&mut self, now: Instant) -> Option<Instant>;
+}
+
+impl Refusal {
+    /// The user, or the number of the remote principal.
+    pub(super) fn uid(&self) -> Option<u32> {
+        match self {
+            Self::Limit { uid, .. } | Self::NoFiles { uid } | Self::NotStarted { uid, .. } => {
+                Some(*uid)
+            }
+            Self::UnknownPeer(_) | Self::NotAccepted(_) => None,
+        }
+    }
 }
 
 /// A connection that was closed.

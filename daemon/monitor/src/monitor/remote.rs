@@ -12,6 +12,9 @@ const LAST: u32 = u32::MAX - 1;
 /// The principals after which those without connections and workers are forgotten.
 const REMEMBERED: usize = 1024;
 
+/// The id of a user, or the name of a remote principal.
+pub(super) type Named = (Option<u32>, Option<String>);
+
 /// Whether a user id is the number of a remote principal.
 pub(super) fn is_remote(uid: u32) -> bool {
     (FIRST..=LAST).contains(&uid)
@@ -63,6 +66,19 @@ impl RemotePrincipals {
 
     fn step(&mut self) {
         self.next = if self.next == LAST { FIRST } else { self.next + 1 };
+    }
+
+    /// A user, or a remote principal by its name, for the fields `uid` and `principal` of the log.
+    pub(super) fn named(&self, uid: u32) -> Named {
+        match self.get(uid) {
+            None => (Some(uid), None),
+            Some(identity) => (None, Some(identity.to_string())),
+        }
+    }
+
+    /// The number of a principal that is not forgotten.
+    pub(super) fn number(&self, identity: &RemoteIdentity) -> Option<u32> {
+        self.numbers.get(identity).copied()
     }
 
     /// The principal with a number.

@@ -159,10 +159,13 @@ impl<H: Host> Monitor<H> {
     fn kill_late_workers(&mut self, now: Instant) {
         if self.kill_unaware_at.is_some_and(|at| at <= now) {
             self.kill_unaware_at = None;
-            for worker in self.workers.values_mut().filter(|worker| worker.has_unread()) {
-                let (uid, pid) = (worker.uid(), worker.pid());
+            let Self { workers, remote, .. } = self;
+            for worker in workers.values_mut().filter(|worker| worker.has_unread()) {
+                let (uid, principal) = remote.named(worker.uid());
+                let pid = worker.pid();
                 tracing::warn!(
                     uid,
+                    principal,
                     pid,
                     "killed a worker that did not receive that the broker stops"
                 );
@@ -170,9 +173,16 @@ impl<H: Host> Monitor<H> {
             }
         }
         if self.kill_at.is_some_and(|at| at <= now) {
-            for worker in self.workers.values_mut() {
-                let (uid, pid) = (worker.uid(), worker.pid());
-                tracing::warn!(uid, pid, "killed a worker that did not end within drain_seconds");
+            let Self { workers, remote, .. } = self;
+            for worker in workers.values_mut() {
+                let (uid, principal) = remote.named(worker.uid());
+                let pid = worker.pid();
+                tracing::warn!(
+                    uid,
+                    principal,
+                    pid,
+                    "killed a worker that did not end within drain_seconds"
+                );
                 worker.kill();
             }
             self.lose_gateway("the broker stops, and drain_seconds are over");

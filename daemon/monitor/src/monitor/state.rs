@@ -14,18 +14,18 @@ use super::callers::Callers;
 use super::claims::Claims;
 use super::counters::Counters;
 use super::ended::{Ending, EndingProcesses};
-use super::gateway_link::Gateway;
+use super::gateway_link::{Gateway, RemoteSettings};
 use super::host::{Host, Limits, Refusal, Settings};
 use super::keep::Kept;
 use super::opener_link::{AGAIN, OpenerLink};
 use super::policies::Policies;
 use super::queries::Queries;
 use super::readers::Readers;
-use super::remote::RemotePrincipals;
+use super::remote::{Named, RemotePrincipals};
 use super::starts::Starts;
 use super::store::Store;
 use super::worker::Worker;
-use super::worker_ids::WorkerIds;
+use super::worker_ids::AllWorkerIds;
 use crate::channel::ChannelError;
 use crate::message::ToWorker;
 use crate::reaper::Reaper;
@@ -61,7 +61,7 @@ pub struct Monitor<H> {
     /// Open connections by user.
     pub(super) connections: HashMap<u32, u64>,
     /// `None` if workers have the user id of the monitor.
-    pub(super) worker_ids: Option<WorkerIds>,
+    pub(super) worker_ids: Option<AllWorkerIds>,
     pub(super) starts: Starts,
     pub(super) callers: Callers,
     pub(super) readers: Readers,
@@ -122,6 +122,8 @@ impl<H: Host> Monitor<H> {
             events.add(opener.channel.as_fd(), OPENER)?;
         }
         let (service_manager, keeps) = settings.service_manager;
+        let of_remote = remote.as_ref().map_or(0, RemoteSettings::ids);
+        let worker_ids = worker_ids.map(|range| AllWorkerIds::new(range, of_remote)).transpose()?;
         let mut monitor = Self {
             host,
             limits,
@@ -134,7 +136,7 @@ impl<H: Host> Monitor<H> {
             workers: BTreeMap::new(),
             serving: HashMap::new(),
             connections: HashMap::new(),
-            worker_ids: worker_ids.map(WorkerIds::new).transpose()?,
+            worker_ids,
             starts: Starts::new(limits.starts_per_second),
             callers: Callers::new(limits.starts_per_second),
             readers: Readers::new(limits.starts_per_second),
@@ -178,7 +180,13 @@ impl<H: Host> Monitor<H> {
             Refusal::NoFiles { .. } => "no_files",
             Refusal::NotStarted { .. } => "not_started",
         });
-        self.host.refused(refusal);
+        let remote = refusal.uid().and_then(|uid| self.remote.get(uid)).cloned();
+        self.host.refused(refusal, remote);
+    }
+
+    /// A user, or a remote principal by its name, for the fields `uid` and `principal` of the log.
+    pub(super) fn named(&self, uid: u32) -> Named {
+        self.remote.named(uid)
     }
 
     /// Forgets connections of a user.
@@ -215,11 +223,12 @@ impl<H: Host> Monitor<H> {
 
     /// Ends a worker that broke the rules of its channel, or does not read it.
     pub(super) fn fail(&mut self, token: u64, error: &ChannelError) {
-        if let Some(worker) = self.workers.get_mut(&token) {
+        let named = self.workers.get(&token).map(|worker| self.named(worker.uid()));
+        if let Some((worker, (uid, principal))) = self.workers.get_mut(&token).zip(named) {
             // A worker that closed its channel has ended, or ends with the loss of its channel.
             if !matches!(error, ChannelError::Closed) {
-                let (uid, pid) = (worker.uid(), worker.pid());
-                tracing::error!(uid, pid, %error, "killed a worker");
+                let pid = worker.pid();
+                tracing::error!(uid, principal, pid, %error, "killed a worker");
                 worker.kill();
             }
         }
@@ -243,7 +252,8 @@ impl<H: Host> Monitor<H> {
         }
         let (unconfirmed, held) = worker.take_connections();
         self.release(peer.uid, held);
-        let (process, channel) = worker.abandon();
+        let named = self.named(peer.uid);
+        let (process, channel) = worker.abandon(named);
         self.ending.add(process);
         // Descriptors that the worker sent last may be queued here.
         self.reaper.close(channel);

@@ -11,6 +11,7 @@ use sockbroker_sys::ioctl::{self, IntRequest};
 
 use super::counters::End;
 use super::ended::Ending;
+use super::remote::Named;
 use super::worker_ids::WorkerId;
 use crate::channel::{Channel, ChannelError};
 use crate::message::{Build, ToWorker, WorkerChannel};
@@ -262,10 +263,10 @@ impl Worker {
     }
 
     /// Leaves the process, and the channel, which may hold descriptors.
-    pub(super) fn abandon(mut self) -> (Ending, OwnedFd) {
+    pub(super) fn abandon(mut self, named: Named) -> (Ending, OwnedFd) {
         // Without its channel it serves nobody. One that is ending already keeps its exit status.
         drop(self.child.kill());
-        let unexpected = (!self.killed).then_some(self.peer.uid);
+        let unexpected = (!self.killed).then_some(named);
         (Ending { child: self.child, unexpected, id: self.id }, self.channel.into_socket())
     }
 }

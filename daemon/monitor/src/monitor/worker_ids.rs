@@ -6,7 +6,33 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-/// The ids, and those in use.
+use super::remote::is_remote;
+
+/// The ids of the workers of local principals, and those of remote ones and the gateway, apart.
+#[derive(Debug)]
+pub(super) struct AllWorkerIds {
+    local: WorkerIds,
+    pub(super) remote: WorkerIds,
+}
+
+impl AllWorkerIds {
+    /// Divides a range: the last `remote` ids, but not all, are for what serves remote principals.
+    pub(super) fn new(range: RangeInclusive<u32>, remote: u64) -> io::Result<Self> {
+        let (first, last) = (*range.start(), *range.end());
+        let remote = u32::try_from(remote).unwrap_or(u32::MAX).min(last - first);
+        let (local, remote) = (first..=last - remote, last - remote + 1..=last);
+        // Without remote principals none is used.
+        let remote = if remote.is_empty() { local.clone() } else { remote };
+        Ok(Self { local: WorkerIds::new(local)?, remote: WorkerIds::new(remote)? })
+    }
+
+    /// Those for the worker of a user, or of a remote principal.
+    pub(super) fn of(&mut self, uid: u32) -> &mut WorkerIds {
+        if is_remote(uid) { &mut self.remote } else { &mut self.local }
+    }
+}
+
+/// Some ids, and those in use.
 #[derive(Debug)]
 pub(super) struct WorkerIds {
     range: RangeInclusive<u32>,
@@ -75,6 +101,19 @@ mod tests {
         taken.remove(0);
         taken.extend([ids.take(), ids.take(), ids.take()]);
         assert_eq!(numbers(&taken), [Some(8), Some(9), Some(7), None]);
+    }
+
+    #[test]
+    fn remote_principals_take_no_ids_of_local_ones() {
+        let mut ids = AllWorkerIds::new(10..=15, 2).unwrap();
+        let remote: Vec<_> = (0..3).map(|_| ids.of(u32::MAX - 1).take()).collect();
+        let numbers: BTreeSet<_> = remote.iter().flatten().map(WorkerId::number).collect();
+        assert_eq!(numbers, [14, 15].into());
+        let local: Vec<_> = (0..5).map(|_| ids.of(0).take()).collect();
+        let numbers: BTreeSet<_> = local.iter().flatten().map(WorkerId::number).collect();
+        assert_eq!(numbers, (10..=13).collect());
+        let mut none = AllWorkerIds::new(u32::MAX - 1..=u32::MAX - 1, 0).unwrap();
+        assert_eq!(none.of(0).take().map(|id| id.number()), Some(u32::MAX - 1));
     }
 
     #[test]

@@ -211,8 +211,9 @@ pub(crate) fn of_the_gateway() -> Vec<Seed> {
         ("to-gateway-passed", seed(18, &ToGateway::Passed { request, connection: 9 })),
         ("to-gateway-refused", seed(18, &ToGateway::Refused { request, reason: reason() })),
         ("from-gateway-certificate", seed(19, &connection(certificate))),
-        ("from-gateway-token", seed(19, &connection(token))),
+        ("from-gateway-token", seed(19, &connection(token.clone()))),
         ("from-gateway-end", seed(19, &FromGateway::End { connection: 9, reason: reason() })),
+        ("from-gateway-not-admitted", seed(19, &FromGateway::NotAdmitted { identity: token })),
         ("worker-end", seed(0, &ToWorker::EndConnection { number: 9, reason: reason() })),
     ]
 }
