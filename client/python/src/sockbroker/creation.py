@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from . import native
 from .control_socket import is_control_socket
 from .errors import ArgumentError, BrokerError, Denied
-from .handle import UNMEDIATED, Handle, SocketSpec, Transit, by_channel, close_number, spec_of
+from .handle import UNMEDIATED, Handle, SocketSpec, Transit, by_channel, by_watch, close_number, spec_of
 from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .session import Session
@@ -129,6 +129,10 @@ def adopt(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     """A handle for a descriptor of this process, which stays open."""
     check_not_control_socket(descriptor)
     if client.has_channels:
+        watched = by_watch(descriptor)
+        if watched is not None:
+            response = watched.call("dup", [])
+            return transit(watched.session, response.value, response).handle
         return by_channel(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout
