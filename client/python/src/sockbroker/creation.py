@@ -28,7 +28,7 @@ def create(client: Client, family: int, type_: int, proto: int, *, netns: str | 
 
     `netns` is a name, or the descriptor of a network namespace that this user has made.
     """
-    if family == _UNIX and client.keeps_unix_sockets:
+    if family == _UNIX and netns is None and client.keeps_unix_sockets:
         made = native.module.socket(family, type_, proto)
         spec = spec_of(made)._replace(timeout=client.default_timeout())
         return Transit(made.detach(), UNMEDIATED, spec)
