@@ -16,7 +16,6 @@ use sockbroker_policy::Denial;
 pub struct LimitExceeded {
     /// Its name in `session.limits`.
     pub name: &'static str,
-    /// Its value.
     pub value: u64,
 }
 
@@ -60,7 +59,6 @@ pub enum OpError {
     Limit {
         /// Its name in `session.limits`.
         name: &'static str,
-        /// Its value.
         value: u64,
     },
     /// The user exceeds a rate limit, and the socket does not wait.

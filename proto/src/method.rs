@@ -23,10 +23,10 @@ pub trait Parameters: Sized + Send + 'static {
     /// A slot for each parameter that is decoded so far.
     type Slots: Default;
 
-    /// Decodes the parameter at `place` of [`Self::NAMES`].
+    /// Decodes the parameter at `index` of [`Self::NAMES`].
     fn decode_slot<'de, D: Deserializer<'de>>(
         slots: &mut Self::Slots,
-        place: usize,
+        index: usize,
         value: D,
     ) -> Result<(), D::Error>;
 
@@ -111,23 +111,23 @@ impl<'de, P: Parameters> Visitor<'de> for Shape<'_, P> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut given = 0_u64;
         while let Some(key) = map.next_key_seed(Key)? {
-            let Some(place) = P::NAMES.iter().position(|name| *name == key) else {
+            let Some(index) = P::NAMES.iter().position(|name| *name == key) else {
                 let known = P::NAMES.join(", ");
                 let text = format!("unknown parameter `{key}`; the parameters are: {known}");
                 return Err(self.refuse(text));
             };
-            if given & 1 << place != 0 {
+            if given & 1 << index != 0 {
                 return Err(self.refuse(format!("parameter `{key}` appears twice")));
             }
-            given |= 1 << place;
-            map.next_value_seed(Slot::<P> { slots: self.slots, place })?;
+            given |= 1 << index;
+            map.next_value_seed(Slot::<P> { slots: self.slots, index })?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        for place in 0..P::NAMES.len() {
-            if seq.next_element_seed(Slot::<P> { slots: self.slots, place })?.is_none() {
+        for index in 0..P::NAMES.len() {
+            if seq.next_element_seed(Slot::<P> { slots: self.slots, index })?.is_none() {
                 return Ok(());
             }
         }
@@ -166,14 +166,14 @@ impl<'de, P: Parameters> Visitor<'de> for Shape<'_, P> {
 /// Decodes one parameter into its slot.
 struct Slot<'a, P: Parameters> {
     slots: &'a mut P::Slots,
-    place: usize,
+    index: usize,
 }
 
 impl<'de, P: Parameters> DeserializeSeed<'de> for Slot<'_, P> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
-        P::decode_slot(self.slots, self.place, value)
+        P::decode_slot(self.slots, self.index, value)
     }
 }
 
@@ -206,8 +206,8 @@ impl<'de> Visitor<'de> for Key {
 
 /// For generated code: the error of an index for which there is no parameter.
 #[doc(hidden)]
-pub fn unknown_place<E: serde::de::Error>(place: usize) -> E {
-    E::custom(format!("no parameter {place}"))
+pub fn unknown_index<E: serde::de::Error>(index: usize) -> E {
+    E::custom(format!("no parameter {index}"))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ BROKER_USER, CLIENT_USER = 990, 65534
 CAPABILITIES = "net_raw"
 CLASSES = "CAN|ISOTP|J1939|BasicRDS|QIPCRTR|VSOCK|Bluetooth|SCTP|TIPC|CryptoAPI"
 """Classes of CPython's tests, without RDSTest, which sometimes hangs natively, and without families of every kernel."""
-LONGEST_WAIT = 600
+LONGEST_WAIT = 180
 TRIES = 3
 CLIENTS = {"root": ("contract",), "service": ("contract", "mediated", "direct", "remote")}
 MODES = ("mediated", "direct", "remote")

@@ -1,9 +1,12 @@
 //! The service when one of its processes is killed, stopped, or out of memory.
 
+use std::fs;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Instant;
 
+use sockbroker_test_support::skip::skip;
 use sockbroker_test_support::{HANG, happens_within, pause, until};
 
 use crate::environment::take_role;
@@ -104,12 +107,12 @@ fn assert_undisturbed(guest: &Guest, mut carol: Child, monitor: &str) {
 }
 
 /// Returns the name of the worker of a user.
-fn worker_of(guest: &Guest, user: &str) -> String {
+pub(crate) fn worker_of(guest: &Guest, user: &str) -> String {
     format!("{WORKER} {user} (uid {})", guest.ok(&format!("id -u {user}")).trim())
 }
 
 /// Waits until the service has a process with this name.
-fn wait_for(guest: &Guest, name: &str) -> u32 {
+pub(crate) fn wait_for(guest: &Guest, name: &str) -> u32 {
     let mut process = None;
     until(name, || {
         process = guest.process(name);
@@ -123,7 +126,7 @@ fn is_running(guest: &Guest, process: u32) -> bool {
 }
 
 /// Kills a process, and waits until its parent has waited for it.
-fn kill(guest: &Guest, process: u32) {
+pub(crate) fn kill(guest: &Guest, process: u32) {
     guest.ok(&format!("kill -KILL {process}"));
     until("the process ends", || !is_running(guest, process));
 }
@@ -274,4 +277,72 @@ fn worker_out_of_memory_disturbs_no_other_user(guest: &Guest) {
     let log = guest.log();
     guest.report(log.lines().find(|line| line.contains(ENDED)).unwrap());
     guest.report(output.trim());
+}
+
+on_each_system!(worker_that_the_kernel_ends_for_its_memory_disturbs_no_other_user);
+
+fn worker_that_the_kernel_ends_for_its_memory_disturbs_no_other_user(guest: &Guest) {
+    // Far less than what the limits of the broker let a worker allocate.
+    drop_in(guest, "[Service]\nMemoryMax=150M\nMemorySwapMax=0\n");
+    guest.ok_as("alice", CALL);
+    let Some(group) = MemoryGroup::of_worker(guest) else {
+        let test = "worker_that_the_kernel_ends_for_its_memory_disturbs_no_other_user";
+        return skip("no control group limits memory here", test);
+    };
+    let monitor = guest.property("MainPID");
+    let carol = begin_neighbour(guest);
+    let mut alice = begin(guest, "alice", program::FILL);
+    let output = output(&mut alice);
+    assert!(output.starts_with("lost"), "{output}{}", guest.log());
+    wait_for_log(guest, ENDED);
+    assert_eq!(group.kills(), 1, "{}", guest.log());
+    guest.ok_as("alice", CALL);
+    assert_undisturbed(guest, carol, &monitor);
+    let log = guest.log();
+    guest.report(log.lines().find(|line| line.contains(ENDED)).unwrap());
+    guest.report(output.trim());
+}
+
+/// The control group that limits the memory of a worker.
+enum MemoryGroup {
+    /// That of the unit, by `MemoryMax=`. The kernel ends the largest process in it.
+    Unit(PathBuf),
+    /// One of version 1 for the worker alone, on a machine whose memory controller has that version.
+    Worker(PathBuf),
+}
+
+impl MemoryGroup {
+    /// Returns the group of the only worker; `None` if there is no memory controller.
+    fn of_worker(guest: &Guest) -> Option<Self> {
+        let unit = guest.path("/sys/fs/cgroup/system.slice/sockbrokerd.service");
+        if unit.join("memory.max").exists() {
+            return Some(Self::Unit(unit));
+        }
+        let worker = guest.outer_worker();
+        let group = PathBuf::from(format!("/sys/fs/cgroup/memory/sockbroker-{worker}"));
+        fs::create_dir(&group).ok()?;
+        fs::write(group.join("memory.limit_in_bytes"), "150M").unwrap();
+        fs::write(group.join("cgroup.procs"), worker.to_string()).unwrap();
+        Some(Self::Worker(group))
+    }
+
+    /// Returns how many processes the kernel has ended because of the limit.
+    fn kills(&self) -> u32 {
+        let (Self::Unit(group) | Self::Worker(group)) = self;
+        let file =
+            if matches!(self, Self::Unit(_)) { "memory.events" } else { "memory.oom_control" };
+        let events = fs::read_to_string(group.join(file)).unwrap();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        if let Self::Worker(group) = self
+            && let Err(error) = fs::remove_dir(&*group)
+        {
+            assert!(std::thread::panicking(), "{}: {error}", group.display());
+        }
+    }
 }

@@ -108,8 +108,12 @@ impl Guest {
 
     /// Starts a command as an unprivileged user.
     pub(crate) fn start_as(&self, user: &str, command: &str) -> Child {
-        let mut command = self.enter(&as_user(user, command));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        start(self.enter(&as_user(user, command)))
+    }
+
+    /// Starts a shell command as root.
+    pub(crate) fn start(&self, command: &str) -> Child {
+        start(self.enter(&["sh", "-c", command]))
     }
 
     /// Returns a property of the service, from `systemctl show`.
@@ -202,6 +206,11 @@ impl Guest {
         command.args(["HOME=/", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]).args(words);
         command
     }
+}
+
+/// Starts a command without input, whose output can be read.
+fn start(mut command: Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn as_user<'a>(user: &'a str, command: &'a str) -> [&'a str; 11] {

@@ -42,4 +42,5 @@ mod takeover;
 mod journal;
 mod upgrade;
 mod crashes;
+mod persistence;
 mod private;

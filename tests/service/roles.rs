@@ -1,6 +1,10 @@
 //! Roles: the capabilities of the service, and what members can do.
 
+use std::io::Read as _;
+use std::time::Instant;
+
 use sockbroker_test_support::skip::skip;
+use sockbroker_test_support::until;
 
 use crate::environment::{installed_or_skip, take_role};
 use crate::guest::Guest;
@@ -258,4 +262,44 @@ fn netns_role_is_about_the_namespace_of_the_member_alone(guest: &Guest) {
     let inside = format!("ip link set lo up && exec setpriv {python}");
     let served = guest.ok(&format!("setpriv {ids} {unshare} sh -c '{inside}'"));
     assert_eq!(served.trim(), "served 0");
+}
+
+/// Opens sockets in the network namespace in which it runs, and waits for its end.
+const HOLDER: &str = r#"
+import socket, sockbroker, time
+own = sockbroker.namespace("caller")
+held = [own.socket(), own.socket(type=socket.SOCK_DGRAM), own.socket(socket.AF_INET, socket.SOCK_RAW, 1),
+        own.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300)]
+held[0].bind(("127.0.0.1", 80))
+held[0].listen()
+held += [own.create_connection(("127.0.0.1", 80), 5), held[0].accept()[0]]
+print("held", flush=True)
+time.sleep(1000)
+"#;
+
+on_each_system!(veth_of_an_ended_pod_is_gone);
+
+fn veth_of_an_ended_pod_is_gone(guest: &Guest) {
+    take_role(guest, "netns");
+    guest.write("/var/lib/pod.py", HOLDER);
+    guest.ok("chmod 644 /var/lib/pod.py");
+    let groups = "--groups=$(getent group sockbroker sockbroker-netns | cut -d: -f3 | paste -sd,)";
+    let ids = format!("--reuid=100000 --regid=100000 {groups} --bounding-set=-all --inh-caps=-all");
+    let veth = "ip link set lo up && ip link add far type veth peer name near netns 1";
+    let python = "env SOCKBROKER_MODE=mediated python3 /var/lib/pod.py";
+    let pod = format!("exec unshare --net sh -c '{veth} && exec setpriv {ids} {python}' 2>&1");
+    let mut pod = guest.start(&pod);
+    let mut line = [0; 5];
+    if pod.stdout.as_mut().unwrap().read_exact(&mut line).is_err() || &line != b"held\n" {
+        let output = crate::lifecycle::output(&mut pod);
+        let test = "veth_of_an_ended_pod_is_gone";
+        assert!(line.starts_with(b"RTNET"), "{}{output}", String::from_utf8_lossy(&line));
+        return skip("no veth interfaces here", test);
+    }
+    guest.ok("ip link show near");
+    let ended = Instant::now();
+    guest.ok("pkill -KILL --full '[/]var/lib/pod.py'");
+    until("the interface is gone", || guest.run("ip link show near").code != Some(0));
+    guest.report(&format!("the veth of an ended pod was gone after {:?}", ended.elapsed()));
+    pod.wait().unwrap();
 }

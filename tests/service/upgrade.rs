@@ -14,7 +14,7 @@ use crate::guest::Guest;
 const CALL: &str = "sockbroker call socket.gethostname";
 
 /// Builds a later version of the package under test, with another comment in two configuration files.
-fn put_later_version(guest: &Guest) {
+pub(crate) fn put_later_version(guest: &Guest) {
     let folder = Folder::new();
     let (tree, package) = (folder.join("tree"), folder.join("later.deb"));
     let original = guest.path("/package.deb");
@@ -43,7 +43,7 @@ fn put_later_version(guest: &Guest) {
     guest.write("/later.deb", fs::read(package).unwrap());
 }
 
-fn upgrade(guest: &Guest) {
+pub(crate) fn upgrade(guest: &Guest) {
     guest.ok("apt-get install --quiet --assume-yes --option Dpkg::Options::=--force-confdef \
               --option Dpkg::Options::=--force-confold /later.deb");
 }

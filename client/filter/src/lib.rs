@@ -2,7 +2,7 @@
 //!
 //! libpcap is loaded at run time: a program with this crate starts on a machine without it. If it is not installed,
 //! `tcpdump -ddd` compiles, and without tcpdump the error states what to install. The compiler looks up the names of hosts
-//! and services, so it belongs into the process of the client, and can wait for a name server.
+//! and services, so it belongs in the process of the client, and can wait for a name server.
 //!
 //! An expression with the word `vlan` selects the packets that it selects in a capture file: the program is adapted to
 //! how the kernel keeps VLAN tags ([`tags_in_metadata`]). Any other

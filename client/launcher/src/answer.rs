@@ -35,7 +35,7 @@ pub(crate) struct Context {
     pub(crate) network: Network,
     pub(crate) first_unprivileged: u16,
     /// Whether the sockets of the program are in another network namespace than the program: the kernel makes none.
-    pub(crate) is_elsewhere: bool,
+    pub(crate) in_named_namespace: bool,
     /// How long an answer waits for the report of an interrupted call: zero if no signal interrupts one.
     pub(crate) rejoin_time: Duration,
 }
@@ -107,7 +107,7 @@ pub(crate) fn answer(context: &Context, key: Key) {
 
 /// Answers a call that the broker cannot make.
 pub(crate) fn answer_unserved(context: &Context, key: Key) {
-    let answer = match unserved(&key.1, context.is_elsewhere) {
+    let answer = match unserved(&key.1, context.in_named_namespace) {
         None => Answer::Natively,
         Some(errno) => Answer::Errno(errno),
     };
@@ -165,8 +165,8 @@ fn read(tid: u32, address: u64, length: u32, most: usize) -> io::Result<Vec<u8>>
 }
 
 fn make_socket(context: &Context, tid: u32, new: NewSocket) -> Answer {
-    if context.is_elsewhere {
-        return make_elsewhere(context, tid, new);
+    if context.in_named_namespace {
+        return make_in_namespace(context, tid, new);
     }
     match socket::create(new.family, new.kind, new.protocol) {
         Err(error) if error.raw_os_error().is_some_and(is_refusal) => {}
@@ -187,7 +187,7 @@ fn make_socket(context: &Context, tid: u32, new: NewSocket) -> Answer {
 }
 
 /// Makes a socket in another network namespace. The kernel makes none instead: it would be in the wrong one.
-fn make_elsewhere(context: &Context, tid: u32, new: NewSocket) -> Answer {
+fn make_in_namespace(context: &Context, tid: u32, new: NewSocket) -> Answer {
     if new.family == libc::AF_UNIX {
         // `socketcall` is reported for every family.
         return Answer::Natively;

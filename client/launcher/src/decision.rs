@@ -237,8 +237,8 @@ pub(crate) fn is_refusal(errno: i32) -> bool {
 }
 
 /// The error of a call that nobody serves; `None` if the kernel makes it. A socket that the kernel made would be in the
-/// wrong network namespace if those of the program are `elsewhere`.
-pub(crate) fn unserved(raw: &RawCall, is_elsewhere: bool) -> Option<i32> {
+/// wrong network namespace if `in_named_namespace` is set: those of the program are in a named one.
+pub(crate) fn unserved(raw: &RawCall, in_named_namespace: bool) -> Option<i32> {
     let makes_socket = match decode(raw) {
         Call::Socket(_) | Call::Multiplexed { call: Reported::Socket, .. } => true,
         Call::Bind { .. }
@@ -246,7 +246,7 @@ pub(crate) fn unserved(raw: &RawCall, is_elsewhere: bool) -> Option<i32> {
         | Call::Multiplexed { call: Reported::Bind | Reported::SetOption, .. }
         | Call::Other => false,
     };
-    (is_elsewhere && makes_socket).then_some(libc::ENETDOWN)
+    (in_named_namespace && makes_socket).then_some(libc::ENETDOWN)
 }
 
 impl NewSocket {

@@ -122,7 +122,7 @@ pub fn run(
     if let Some(netns) = &netns {
         delegation::enter(&broker, netns)?;
     }
-    let is_elsewhere = netns.is_some();
+    let in_named_namespace = netns.is_some();
     let program = Program { arguments, root, netns, killable, mask };
     let supervisor = match fork().during("fork")? {
         Forked::Child => {
@@ -139,8 +139,9 @@ pub fn run(
     rustix::stdio::dup2_stdin(&null).during("dup2")?;
     rustix::stdio::dup2_stdout(&null).during("dup2")?;
     let signals = File::from(signals);
-    let face = Face { supervisor, channel: ours, signals, program: None, is_elsewhere };
-    let ended = face.watch()?;
+    let launcher =
+        Launcher { supervisor, channel: ours, signals, program: None, in_named_namespace };
+    let ended = launcher.watch()?;
     if let Ended::Signal(signal) = ended {
         // The program has dumped core, if at all.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
@@ -159,17 +160,17 @@ struct Started {
     last: Option<File>,
 }
 
-/// What the launcher watches.
+/// The launcher while the program runs: the supervisor, the signals, and the program.
 #[derive(Debug)]
-struct Face {
+struct Launcher {
     supervisor: Pid,
     channel: End,
     signals: File,
     program: Option<Started>,
-    is_elsewhere: bool,
+    in_named_namespace: bool,
 }
 
-impl Face {
+impl Launcher {
     fn watch(mut self) -> Result<Ended, LaunchError> {
         let mut pending = Vec::new();
         loop {
@@ -261,7 +262,7 @@ impl Face {
             && fork().during("fork")? == Forked::Child
         {
             // Programs in the background can outlive this process.
-            drop(takeover::answer_all(&listener, last.as_ref(), self.is_elsewhere));
+            drop(takeover::answer_all(&listener, last.as_ref(), self.in_named_namespace));
             leave(0);
         }
         loop {

@@ -23,7 +23,7 @@ mod delegation;
 mod answer;
 mod supervisor;
 mod takeover;
-mod place;
+mod namespaces;
 mod launcher;
 
 pub use kernel::inherited::Inherited;

@@ -26,7 +26,7 @@ use crate::kernel::inherited::{Inherited, close_standard};
 use crate::kernel::notify::{Listener, Notification};
 use crate::kernel::process::{Forked, Namespaces, execute, fork, leave};
 use crate::kernel::signals::{Mask, restore, restore_pipe_signal};
-use crate::place::{enter_empty_network, enter_user_namespace};
+use crate::namespaces::{enter_empty_network, enter_user_namespace};
 use crate::refusal::Lines;
 use crate::remote::{Network, first_unprivileged_port};
 use crate::takeover;
@@ -141,7 +141,7 @@ fn supervise(
                 lines,
                 network: Network::of(pid.cast_unsigned())?,
                 first_unprivileged: first_unprivileged(program),
-                is_elsewhere: program.netns.is_some(),
+                in_named_namespace: program.netns.is_some(),
                 rejoin_time: rejoin_time(how),
             };
             let named = thread::Builder::new().name("receiver".to_owned());

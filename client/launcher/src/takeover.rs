@@ -24,18 +24,18 @@ pub(crate) fn note(last: &File, id: u64) {
 }
 
 /// Lets the kernel make every call, until no program is left. If the sockets of the program are in another network
-/// namespace (`is_elsewhere`), it gets no more.
+/// namespace (`in_named_namespace`), it gets no more.
 pub(crate) fn answer_all(
     listener: &Listener,
     last: Option<&File>,
-    is_elsewhere: bool,
+    in_named_namespace: bool,
 ) -> io::Result<()> {
     let mut id = [0; 8];
     if last.is_some_and(|last| last.read_exact_at(&mut id, 0).is_ok()) {
         // The numbers are consecutive. One that does not wait is an error without effect.
         let last = u64::from_ne_bytes(id);
         for id in (0..UNANSWERED_MAX).map(|earlier| last.wrapping_sub(earlier)) {
-            drop(if is_elsewhere {
+            drop(if in_named_namespace {
                 // Which call it is, is not known.
                 listener.answer(id, Some(libc::ENETDOWN))
             } else {
@@ -49,7 +49,7 @@ pub(crate) fn answer_all(
         let [entry] = &entries;
         if entry.revents().contains(PollFlags::IN) {
             if let Some(call) = listener.receive()? {
-                drop(match unserved(&call.call, is_elsewhere) {
+                drop(match unserved(&call.call, in_named_namespace) {
                     Some(errno) => listener.answer(call.id, Some(errno)),
                     None => listener.make_natively(call.id),
                 });

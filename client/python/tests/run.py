@@ -3,11 +3,13 @@
     run.py --broker sockbrokerd [--python INTERPRETER] [--mode MODE] [MODULE ...]
 
 Modules of `behaviour` run four times: in each mode, and natively, where they must pass too because the interpreter
-is the oracle. Modules of `process` run once and start the brokers and programs that they need. A skipped test is
-reported as `SKIPPED (reason): test`. The exit code is 0 if no test failed.
+is the oracle. Modules of `process` run once and start the brokers and programs that they need. Each run has its own
+process, and several run at the same time. A skipped test is reported as `SKIPPED (reason): test`. The exit code is 0 if
+no test failed.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -25,6 +27,8 @@ MODES = ("native", "direct", "mediated", "remote")
 # For a module, in seconds. The full counts repeat what takes longest ten and twenty times as often.
 LONGEST_WAIT = 7200 if os.environ.get("SOCKBROKER_FULL_COUNTS") else 600
 START_SECONDS = 180
+JOBS = 2 * (os.cpu_count() or 1)
+"""Runs at the same time. Tests wait more than they compute."""
 
 
 def start_broker(binary, folder, *options):
@@ -66,8 +70,14 @@ def inherited_environment():
     return {name: value for name, value in os.environ.items() if name in gate or not name.startswith(own)}
 
 
-def run_module(given, module, mode, folder):
-    """Runs one module in its own process. Returns whether it passed."""
+def run_module(given, module, mode):
+    """Runs one module in its own process and folder. Returns whether it passed."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return run_in_folder(given, module, mode, folder)
+
+
+def run_in_folder(given, module, mode, folder):
+    """Runs one module with files in this folder. Returns whether it passed."""
     broker, path = start_broker(given.broker, folder)
     environment = inherited_environment()
     environment.update(PYTHONPATH=str(PACKAGE), SOCKBROKERD=given.broker, TEST_BROKER=path, TEST_MODE=mode)
@@ -90,7 +100,7 @@ def run_module(given, module, mode, folder):
     for name, reason in re.findall(r"^(\w+ \(.*?\)).* \.\.\. skipped ['\"](.*)['\"]$", output, re.M):
         print(f"SKIPPED ({reason}): {mode}: {name}", file=sys.stderr)
     good = process.returncode == 0 and count > 0 and status == 0
-    print(f"{module} {mode}: {count} tests, {'passed' if good else 'FAILED'}")
+    print(f"{module} {mode}: {count} tests, {'passed' if good else 'FAILED'}", flush=True)
     if not good:
         log = pathlib.Path(folder, "broker.log").read_text()[-3000:]
         print(f"{output}\nthe broker ended with {status}:\n{log}")
@@ -103,6 +113,7 @@ def main():
     parser.add_argument("--broker", required=True)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--mode", action="append", choices=MODES)
+    parser.add_argument("--jobs", type=int, default=JOBS, help="runs at the same time")
     parser.add_argument("modules", nargs="*")
     given = parser.parse_args()
     given.broker = os.path.abspath(given.broker)
@@ -110,16 +121,16 @@ def main():
     known = [f"{kind}.{file.stem}" for kind in kinds for file in sorted((HERE / kind).glob("test_*.py"))]
     if unknown := [module for module in given.modules if module not in known]:
         parser.error(f"no such module: {' '.join(unknown)}")
-    good = True
-    for kind, modes in kinds.items():
-        for module in [module for module in known if module.startswith(f"{kind}.")]:
-            if given.modules and module not in given.modules:
-                continue
-            for mode in modes:
-                if not given.mode or mode in given.mode:
-                    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                        good = run_module(given, module, mode, folder) and good
-    return 0 if good else 1
+    runs = [
+        (module, mode)
+        for module in known
+        if not given.modules or module in given.modules
+        for mode in kinds[module.partition(".")[0]]
+        if not given.mode or mode in given.mode
+    ]
+    with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
+        results = list(pool.map(lambda run: run_module(given, *run), runs))
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

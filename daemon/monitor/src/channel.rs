@@ -100,7 +100,7 @@ pub struct Asker<S, R> {
     events: Events,
 }
 
-/// Why a question has no answer. Afterwards the channel is of no use: an answer could belong to an earlier question.
+/// Why a question has no answer. The channel must not be used afterwards: an answer could belong to an earlier question.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError<R> {
     /// The other process did not get the question.

@@ -1,4 +1,4 @@
-//! The messages between a worker and the opener: one question, one answer.
+//! The messages between a worker and the opener: one request, one answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,17 +15,17 @@ pub const ITEMS_MAX: usize = 64;
 /// The most interfaces in one answer. Their names have at most 15 bytes.
 pub const INTERFACES_MAX: usize = 3000;
 
-/// What a worker asks: a system call on a socket of a network namespace.
+/// A request of a worker: a system call on a socket of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
+pub struct OpenerRequest {
     /// For a new socket, where to make it. For any other, as the worker knows it: the opener asks the kernel.
-    pub network: Network,
+    pub network: SelectedNamespace,
     pub request: Request,
 }
 
 /// A network namespace, as a client selects it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
+pub enum SelectedNamespace {
     /// That of the broker.
     #[default]
     Broker,
@@ -41,7 +41,7 @@ pub enum Network {
 /// The index and the name of each interface.
 pub type InterfaceList = Vec<(u32, String)>;
 
-/// What is asked about the interfaces of a network namespace.
+/// A query about the interfaces of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InterfaceQuery {
     /// All of them.
@@ -147,23 +147,23 @@ pub enum Answer {
     Interfaces(InterfaceList),
 }
 
-impl Message for Question {
+impl Message for OpenerRequest {
     fn descriptors(&self) -> usize {
         1 + usize::from(self.request.has_socket() || self.passes_network())
     }
 }
 
-impl Question {
+impl OpenerRequest {
     /// Whether the second descriptor is to be a network namespace, and not a socket.
     pub(crate) fn passes_network(&self) -> bool {
-        self.network == Network::Passed && !self.request.has_socket()
+        self.network == SelectedNamespace::Passed && !self.request.has_socket()
     }
 }
 
-impl From<Request> for Question {
+impl From<Request> for OpenerRequest {
     /// About a socket of the broker's own namespace.
     fn from(request: Request) -> Self {
-        Self { network: Network::Broker, request }
+        Self { network: SelectedNamespace::Broker, request }
     }
 }
 
@@ -237,4 +237,4 @@ impl Message for Answer {
 }
 
 /// A worker's end of the channel to the opener.
-pub type OpenerChannel = Asker<Question, Answer>;
+pub type OpenerChannel = Asker<OpenerRequest, Answer>;

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 #![deny(clippy::wildcard_enum_match_arm)]
+#![expect(missing_docs, reason = "a comment that repeats a name helps no reader of a program")]
 
 #[cfg(test)]
 mod fixture;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::Deserialize as _;
 use serde::de::{Deserializer, Error as _};
 
-/// An absolute path.
 pub(super) fn absolute_path<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<PathBuf, D::Error> {

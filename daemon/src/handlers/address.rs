@@ -10,7 +10,7 @@ use sockbroker_sys::resolver::AddressInfo;
 use crate::error::{OpError, OpResult};
 use crate::network::names::Names;
 use crate::network::other_namespace::{self, Selection};
-use crate::network::resolve::Question;
+use crate::network::resolve::AddressQuery;
 use crate::network::stub::Open;
 use crate::ops::unix_file::{self, Passed, Search};
 use crate::rpc::call::Call;
@@ -122,8 +122,8 @@ impl Call {
         (call, verb): (&'static str, Verb),
     ) -> OpResult<Target> {
         let (rights, actual) = (self.rights(), entry.actual());
-        let looks = rights.looks_at(verb).path;
-        if self.caller().is_broker() && rights.is_owner() && !looks {
+        let judged = rights.depends_on(verb).path;
+        if self.caller().is_broker() && rights.is_owner() && !judged {
             // The broker passes the path to the kernel, unless it leads to its own control socket.
             let is_own = match self.broker().control.get().filter(|_| verb != Verb::Bind) {
                 Some(control) => {
@@ -162,15 +162,15 @@ impl Call {
     pub(super) async fn look_up(
         &self,
         namespace: &Namespace,
-        question: Question,
+        query: AddressQuery,
     ) -> OpResult<Vec<AddressInfo>> {
-        let host = question.host.clone().unwrap_or_default();
+        let host = query.host.clone().unwrap_or_default();
         let permit = self.permit_within(namespace, Resolve)?;
         let found = match namespace {
-            Namespace::Broker => self.resolver().address_info(permit, question).await?,
+            Namespace::Broker => self.resolver().address_info(permit, query).await?,
             Namespace::Other(_) => {
                 let open = |spec| self.for_names(namespace, spec);
-                self.names(namespace, &open).address_info(permit, question).await?
+                self.names(namespace, &open).address_info(permit, query).await?
             }
         };
         let addresses = found.iter().filter_map(|info| info.address.decode(info.proto));

@@ -56,7 +56,7 @@ impl CaptureServer for Handlers {
         let instructions = order.program.len() / INSTRUCTION;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;
-        let (handle, interfaces) = (call.room()?, order.interfaces.clone());
+        let (handle, interfaces) = (call.reserve_handle()?, order.interfaces.clone());
         // A capture ends if the rules let other packets through.
         let lines = permit.request().lines();
         let is_granted = move |rights: &Rights| {
@@ -96,7 +96,7 @@ impl CaptureServer for Handlers {
         }
         audit::capture(&call, handle, &capture, instructions);
         if let Some(stream) = passed {
-            call.give_descriptor(stream);
+            call.attach_descriptor(stream);
         }
         Ok(describe(handle, live, snaplen, pass))
     }
@@ -133,7 +133,7 @@ impl CaptureServer for Handlers {
         let most = call.broker().limits.receive_bytes;
         OpError::within("receive_bytes", length, most)?;
         let bytes = capture.read(usize::try_from(length).unwrap_or(usize::MAX)).await?;
-        Ok(CapturePart { bytes: call.give_bytes(bytes) })
+        Ok(CapturePart { bytes: call.encode_bytes(bytes) })
     }
 
     async fn stop(call: Call, params: StopParams) -> OpResult<CaptureStats> {

@@ -43,7 +43,7 @@ impl ConvertServer for Handlers {
         let InetAtonParams { ip_string } = params;
         let illegal = || OpError::Plain("illegal IP address string passed to inet_aton".to_owned());
         let address = inet_aton(&ip_string).ok_or_else(illegal)?;
-        Ok(call.give_bytes(address.to_be_bytes().to_vec()))
+        Ok(call.encode_bytes(address.to_be_bytes().to_vec()))
     }
 
     fn inet_ntoa(call: &Call, params: InetNtoaParams) -> OpResult<String> {
@@ -65,7 +65,7 @@ impl ConvertServer for Handlers {
             }
         };
         let illegal = || OpError::Plain("illegal IP address string passed to inet_pton".to_owned());
-        Ok(call.give_bytes(packed.ok_or_else(illegal)?))
+        Ok(call.encode_bytes(packed.ok_or_else(illegal)?))
     }
 
     fn inet_ntop(call: &Call, params: InetNtopParams) -> OpResult<String> {

@@ -12,7 +12,7 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
 use crate::network::open;
 use crate::network::other_namespace::{self, Selection};
-use crate::network::resolve::Question;
+use crate::network::resolve::AddressQuery;
 use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::ops::option;
@@ -102,7 +102,7 @@ pub(super) async fn pair(
     let (spec, nonblocking) = given.resolve(default)?;
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let permit = call.permit_within(&selection.namespace, Create { socket: spec })?;
-    let handles = (call.room()?, call.room()?);
+    let handles = (call.reserve_handle()?, call.reserve_handle()?);
     let (first, second) =
         call.broker().network.pair(permit, timeout, handles, call.caller()).await?;
     let first = admit(call, Arc::new(first), want_fd)?;
@@ -131,7 +131,7 @@ pub(super) fn adopt(
     let namespace =
         other_namespace::of_passed(request.descriptor.as_fd(), call.caller().privileged(), known);
     let permit = call.permit_within(&namespace, request)?;
-    let entry = open::adopt(permit, declared, timeout, call.room()?)?;
+    let entry = open::adopt(permit, declared, timeout, call.reserve_handle()?)?;
     admit(call, Arc::new(entry), false)
 }
 
@@ -147,7 +147,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     }
     let handle = call.session().insert(entry)?;
     if let Some(descriptor) = descriptor {
-        call.give_descriptor(descriptor);
+        call.attach_descriptor(descriptor);
     }
     Ok(Created { handle, family, r#type: ty, proto, timeout, channel: None })
 }
@@ -164,7 +164,7 @@ pub(super) fn admit_accepted(
     let permitted = permitted.of_accepted(&accepted);
     let descriptor = descriptor::pass(&permitted);
     let created = admit(call, accepted.into_entry(), false)?;
-    call.give_descriptor(descriptor);
+    call.attach_descriptor(descriptor);
     Ok(created)
 }
 
@@ -185,8 +185,9 @@ pub(super) async fn connection(
 ) -> OpResult<Created> {
     let (host, port) = host_and_port(wanted.address)?;
     let selection = call.selection(wanted.netns)?;
-    let question = Question { host, service: port, kind: libc::SOCK_STREAM, ..Question::default() };
-    let found = call.look_up(&selection.namespace, question).await?;
+    let query =
+        AddressQuery { host, service: port, kind: libc::SOCK_STREAM, ..AddressQuery::default() };
+    let found = call.look_up(&selection.namespace, query).await?;
     let mut failures: Vec<OpError> = Vec::new();
     for info in found {
         match connect_one(call, &info, (&selection, wanted.source), timeout).await {
@@ -287,7 +288,7 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
 /// `socket.has_dualstack_ipv6()`: tries it on a new socket, as Python does.
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let spec = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
-    let (permit, handle) = (call.permit(Create { socket: spec })?, call.room()?);
+    let (permit, handle) = (call.permit(Create { socket: spec })?, call.reserve_handle()?);
     let (here, network) = (Selection::default(), &call.broker().network);
     let made = network.create(permit, &here, Timeout::Blocking, handle, call.caller());
     let Ok(entry) = made else { return Ok(false) };
@@ -331,6 +332,6 @@ pub(super) fn create_entry(
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
     let permit = call.permit_within(&selection.namespace, Create { socket: spec })?;
-    let (network, handle) = (&call.broker().network, call.room()?);
+    let (network, handle) = (&call.broker().network, call.reserve_handle()?);
     network.create(permit, selection, timeout, handle, call.caller()).map(Arc::new)
 }

@@ -40,7 +40,7 @@ impl DelegationServer for Handlers {
         let entry = creation::create_entry(call, spec, &selection, timeout)?;
         let passed = descriptor::pass(&call.permit_handover(&entry)?);
         call.session().networks.note(passed.as_fd(), entry.namespace());
-        call.give_descriptor(passed);
+        call.attach_descriptor(passed);
         Ok(1)
     }
 
@@ -60,7 +60,8 @@ impl DelegationServer for Handlers {
         // Rules without `netns` are about the namespace of the broker.
         let (privileged, known) = (call.caller().privileged(), &call.session().networks);
         let namespace = other_namespace::of_passed(passed.descriptor.as_fd(), privileged, known);
-        let entry = open::borrow(passed, &namespace, actual, Timeout::Blocking, call.room()?)?;
+        let entry =
+            open::borrow(passed, &namespace, actual, Timeout::Blocking, call.reserve_handle()?)?;
         let entry = Arc::new(entry);
         let made = make(&call, &entry, change).await;
         // Also after a failure: a port stays taken as long as any copy of the socket is open.

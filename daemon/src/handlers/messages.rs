@@ -48,8 +48,9 @@ impl BatchServer for Handlers {
         OpError::within("ancillary_bytes", control, limits.ancillary_bytes)?;
         call.settle(&entry, &ticket, Verb::Receive).await;
         let permitted = call.permit_receive(&entry, sizes)?;
-        let senders = call.senders(&entry);
-        let batch = receive::receive_batch(&permitted, ticket, count, senders.as_deref()).await?;
+        let sender_check = call.sender_check(&entry);
+        let batch =
+            receive::receive_batch(&permitted, ticket, count, sender_check.as_deref()).await?;
         let encoded = batch.into_iter().map(|message| encode_message(&call, &permitted, message));
         Ok(encoded.collect())
     }
@@ -100,8 +101,8 @@ pub(super) async fn receive(
     let sizes = sizes(call, bufsize, ancbufsize, flags)?;
     call.settle(&entry, &ticket, Verb::Receive).await;
     let permitted = call.permit_receive(&entry, sizes)?;
-    let senders = call.senders(&entry);
-    let message = receive::receive_message(&permitted, ticket, senders.as_deref()).await?;
+    let sender_check = call.sender_check(&entry);
+    let message = receive::receive_message(&permitted, ticket, sender_check.as_deref()).await?;
     Ok(encode_message(call, &permitted, message))
 }
 
@@ -145,7 +146,7 @@ fn encode_message(
     ReceivedMessage {
         n: message.n as u64,
         eof,
-        data: call.give_bytes(message.data),
+        data: call.encode_bytes(message.data),
         ancdata,
         flags,
         address: encode_address(permitted.socket(), sender.as_ref()),
@@ -159,11 +160,11 @@ fn encode_ancillary(call: &Call, item: ControlMessage, flags: &mut i32) -> Optio
         ControlMessage::Data { level, kind, data } => Some(AncillaryItem(
             Constant(level.into()),
             Constant(kind.into()),
-            AncillaryData::Bytes(call.give_bytes(data)),
+            AncillaryData::Bytes(call.encode_bytes(data)),
         )),
         ControlMessage::Descriptors { descriptors, rest } => {
             let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
-            if !call.give_descriptors(descriptors) {
+            if !call.attach_descriptors(descriptors) {
                 *flags |= libc::MSG_CTRUNC;
                 return None;
             }

@@ -15,7 +15,7 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::parameters::{c_int, int, int_or, service};
 use crate::network::host;
-use crate::network::resolve::Question;
+use crate::network::resolve::AddressQuery;
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Resolve};
 use sockbroker_policy::namespace::Namespace;
@@ -27,7 +27,7 @@ impl NamesServer for Handlers {
     async fn getaddrinfo(call: Call, params: GetaddrinfoParams) -> OpResult<Vec<AddressInfo>> {
         let GetaddrinfoParams { host, port, family, kind, proto, flags, netns } = params;
         let namespace = call.selection(netns.as_ref())?.namespace;
-        let question = Question {
+        let query = AddressQuery {
             host,
             service: service(port.as_ref())?,
             family: int_or(family, libc::AF_UNSPEC)?,
@@ -35,7 +35,7 @@ impl NamesServer for Handlers {
             proto: int_or(proto, 0)?,
             flags: int_or(flags, 0)?,
         };
-        let found = call.look_up(&namespace, question).await?;
+        let found = call.look_up(&namespace, query).await?;
         let infos = found.into_iter().map(|info| {
             let address = encode_resolved(info.address.decode(info.proto).as_ref());
             AddressInfo(info.family, info.kind, info.proto, info.canonical_name, address)
@@ -174,8 +174,8 @@ async fn ip_address(
         _ => {}
     }
     let found = if family == family::AF_UNSPEC && !host.is_empty() && host != "<broadcast>" {
-        let question = Question { host: Some(host), ..Question::default() };
-        let found = call.look_up(namespace, question).await?;
+        let query = AddressQuery { host: Some(host), ..AddressQuery::default() };
+        let found = call.look_up(namespace, query).await?;
         found.first().and_then(|info| info.address.decode(0))
     } else {
         let spec = sockbroker_proto::socket_spec::SocketSpec {
@@ -221,14 +221,14 @@ async fn name_info(
     let flowinfo =
         flowinfo.ok_or_else(|| OpError::overflow("getnameinfo(): flowinfo must be 0-1048575."))?;
     let scope_id = word(3)?;
-    let question = Question {
+    let query = AddressQuery {
         host: Some(host.clone()),
         service: Some(port.to_string()),
         kind: libc::SOCK_DGRAM,
         flags: libc::AI_NUMERICHOST,
-        ..Question::default()
+        ..AddressQuery::default()
     };
-    let found = call.look_up(namespace, question).await?;
+    let found = call.look_up(namespace, query).await?;
     let [only] = found.as_slice() else {
         return Err(OpError::Plain("sockaddr resolved to multiple addresses".to_owned()));
     };

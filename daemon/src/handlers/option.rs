@@ -136,7 +136,7 @@ impl OptionsServer for Handlers {
 fn encode(call: &Call, value: KernelValue) -> OptionValue {
     match value {
         KernelValue::Int(value) => OptionValue::Int(value),
-        KernelValue::Bytes(bytes) => OptionValue::Bytes(call.give_bytes(bytes)),
+        KernelValue::Bytes(bytes) => OptionValue::Bytes(call.encode_bytes(bytes)),
         KernelValue::Null(_) => OptionValue::Int(0),
     }
 }

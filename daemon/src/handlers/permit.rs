@@ -117,8 +117,8 @@ impl Call {
         };
         let rights = self.rights();
         let depends = verbs.iter().any(|verb| {
-            let looks = rights.looks_at(*verb);
-            looks.local || looks.remote || looks.interface
+            let judged = rights.depends_on(*verb);
+            judged.local || judged.remote || judged.interface
         });
         if own || depends {
             ticket.acquire().await;
@@ -131,10 +131,11 @@ impl Call {
         target: Target,
     ) -> OpResult<Permitted<Bind>> {
         let rights = self.rights();
-        let looks = rights.looks_at(Verb::Bind).interface
-            || entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
+        let judged = rights.depends_on(Verb::Bind).interface
+            || entry.actual().domain == libc::AF_PACKET
+                && rights.depends_on(Verb::Capture).interface;
         let interface = match target.address() {
-            Some(address) if looks => match address {
+            Some(address) if judged => match address {
                 // A socket for SIO_RCVALL captures on the interface that has its address.
                 Address::Inet { host, .. } if entry.rcvall.is_some() => {
                     socket_endpoints::interface_of(entry, *host)
@@ -168,11 +169,11 @@ impl Call {
         entry: &Arc<Entry>,
         target: Target,
     ) -> OpResult<Permitted<Connect>> {
-        let looks = self.rights().looks_at(Verb::Connect);
+        let judged = self.rights().depends_on(Verb::Connect);
         let target = specified(entry, target, &[])?;
         let address = target.address();
-        let looked_up = self.lookup_age(entry, address.filter(|_| looks.lookup));
-        let interfaces = if looks.interface {
+        let looked_up = self.lookup_age(entry, address.filter(|_| judged.lookup));
+        let interfaces = if judged.interface {
             socket_endpoints::interfaces(entry, address, &[])?
         } else {
             Vec::new()
@@ -187,8 +188,8 @@ impl Call {
     }
 
     fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {
-        let looks = self.rights().looks_at(verb).local;
-        looks.then(|| socket_endpoints::local(entry)).flatten()
+        let judged = self.rights().depends_on(verb).local;
+        judged.then(|| socket_endpoints::local(entry)).flatten()
     }
 
     pub(super) fn permit_send(
@@ -201,9 +202,9 @@ impl Call {
         let rights = self.rights();
         let own_headers = socket_endpoints::own_headers(entry);
         // Rules judge the contents of netlink messages and of headers that the caller wrote.
-        let looks_inside =
+        let reads_contents =
             own_headers || socket.domain == libc::AF_NETLINK || socket.sends_extensions();
-        let data = payload.data().filter(|_| looks_inside);
+        let data = payload.data().filter(|_| reads_contents);
         let contents = payload.into_contents();
         let items = || contents.ancillary.iter().map(AncillaryItem::judged);
         let named: Vec<_> =
@@ -219,20 +220,20 @@ impl Call {
         }
         let classes = items().map(|(level, kind, data)| class_of_ancillary(level, kind, data));
         request.ancillary = classes.collect();
-        let looks = [Verb::Send, Verb::Spoof, Verb::Inject, Verb::Connect, Verb::Option]
-            .map(|verb| rights.looks_at(verb));
+        let judged = [Verb::Send, Verb::Spoof, Verb::Inject, Verb::Connect, Verb::Option]
+            .map(|verb| rights.depends_on(verb));
         let address = request.destination.as_ref().and_then(Target::address);
-        if looks.iter().any(|looks| looks.interface) {
+        if judged.iter().any(|judged| judged.interface) {
             let peer =
                 || socket_endpoints::peers(entry).into_iter().find_map(SocketName::into_address);
             let towards = address.cloned().or_else(peer);
             let indexes: Vec<_> = named.iter().map(|info| info.interface).collect();
             request.interfaces = socket_endpoints::interfaces(entry, towards.as_ref(), &indexes)?;
         }
-        if looks.iter().any(|looks| looks.lookup) {
+        if judged.iter().any(|judged| judged.lookup) {
             request.looked_up = self.lookup_age(entry, address);
         }
-        if looks.iter().any(|looks| looks.local) {
+        if judged.iter().any(|judged| judged.local) {
             request.locals = socket_endpoints::chosen_sources(entry, address);
             let sources = named.iter().filter_map(|info| info.source.clone());
             request.locals.extend(sources.map(SocketName::Address));
@@ -242,7 +243,7 @@ impl Call {
             request.locals.iter_mut().for_each(|source| set_port(source, port));
             request.locals.extend(own);
         }
-        if looks.iter().any(|looks| looks.remote) {
+        if judged.iter().any(|judged| judged.remote) {
             // On a connection the data goes to the peer, and the kernel ignores the destination.
             if request.destination.is_none() || socket.has_connections() {
                 request.remotes = socket_endpoints::peers(entry);
@@ -253,7 +254,7 @@ impl Call {
             request.remotes.extend(route.map(SocketName::Address));
             request.add_route(data.as_deref());
         }
-        if request.own_headers && looks.iter().any(|looks| looks.local || looks.remote) {
+        if request.own_headers && judged.iter().any(|judged| judged.local || judged.remote) {
             request.add_header(data.as_deref());
         }
         request.contents = contents;
@@ -280,11 +281,11 @@ impl Call {
         sizes: Sizes,
     ) -> OpResult<Permitted<Receive>> {
         let rights = self.rights();
-        let looks = rights.looks_at(Verb::Receive).remote;
-        let peers = if looks { socket_endpoints::peers(entry) } else { Vec::new() };
-        let looks =
-            entry.actual().domain == libc::AF_PACKET && rights.looks_at(Verb::Capture).interface;
-        let interface = looks.then(|| socket_endpoints::captured(entry)).flatten();
+        let judged = rights.depends_on(Verb::Receive).remote;
+        let peers = if judged { socket_endpoints::peers(entry) } else { Vec::new() };
+        let judged =
+            entry.actual().domain == libc::AF_PACKET && rights.depends_on(Verb::Capture).interface;
+        let interface = judged.then(|| socket_endpoints::captured(entry)).flatten();
         let Sizes { length, ancillary, flags } = sizes;
         self.authorize(entry, |socket| Receive {
             socket,
@@ -299,12 +300,12 @@ impl Call {
     /// The check of a datagram's sender; `None` if no rule depends on senders. [`Call::permit_receive`] judges the
     /// peer of a connection, but the queue of a datagram socket may hold datagrams that arrived from others
     /// before it was connected.
-    pub(super) fn senders(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
+    pub(super) fn sender_check(&self, entry: &Entry) -> Option<Box<SenderCheck>> {
         let (rights, socket, namespace) =
             (self.rights(), entry.actual(), entry.namespace().clone());
         let internet = [libc::AF_INET, libc::AF_INET6].contains(&socket.domain);
-        let looks = rights.looks_at(Verb::Receive).remote;
-        if !looks || !internet || socket.has_connections() {
+        let judged = rights.depends_on(Verb::Receive).remote;
+        if !judged || !internet || socket.has_connections() {
             return None;
         }
         Some(Box::new(move |sender| {
@@ -319,8 +320,8 @@ impl Call {
         entry: &Arc<Entry>,
         on: bool,
     ) -> OpResult<Permitted<Capture>> {
-        let looks = self.rights().looks_at(Verb::Capture).interface;
-        let interface = looks.then(|| socket_endpoints::captured(entry)).flatten();
+        let judged = self.rights().depends_on(Verb::Capture).interface;
+        let interface = judged.then(|| socket_endpoints::captured(entry)).flatten();
         self.authorize(entry, |socket| Capture { socket, interface, on })
     }
 
@@ -339,9 +340,9 @@ impl Call {
         let bytes = value.bytes(entry.declared().domain);
         let mut request = SetOption::new(entry.actual(), level, name, value);
         let rights = self.rights();
-        let looks = [request.class().verb(), Verb::Send].map(|verb| rights.looks_at(verb));
-        let looks = |of: fn(&Operands) -> bool| looks.iter().any(of);
-        let (at_ends, at_interface) = (looks(|o| o.local || o.remote), looks(|o| o.interface));
+        let judged = [request.class().verb(), Verb::Send].map(|verb| rights.depends_on(verb));
+        let judged = |of: fn(&Operands) -> bool| judged.iter().any(of);
+        let (at_ends, at_interface) = (judged(|o| o.local || o.remote), judged(|o| o.interface));
         if at_ends || at_interface {
             let group = membership(level, name, &bytes);
             let device = group.as_ref().map(|(_, device)| device.clone());

@@ -138,7 +138,7 @@ impl CallServer for Handlers {
 
     async fn resolve(call: Call, params: ResolveParams) -> OpResult<Resolved> {
         let ResolveParams { connection, request } = params;
-        let check = |kept: &KeptAnswer| call.check_gives_again(kept);
+        let check = |kept: &KeptAnswer| call.check_attaches(kept);
         Ok(match call.session().call_outcome(connection, &request, check).await? {
             CallOutcome::Unknown if is_interrupted(&call, connection) => {
                 Resolved { state: CallState::Interrupted, answer: None, sent: None }
@@ -152,7 +152,7 @@ impl CallServer for Handlers {
             }
             CallOutcome::Answered(kept) => {
                 let answer = Some(resolved_json(&kept)?);
-                call.give_again(kept);
+                call.attach_kept(kept);
                 Resolved { state: CallState::Answered, answer, sent: None }
             }
         })

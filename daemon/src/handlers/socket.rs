@@ -119,11 +119,12 @@ impl SocketServer for Handlers {
         // descriptor before a connection is accepted, so that a refusal cannot lose the connection.
         let handover = want_fd.then(|| call.permit_handover(&entry)).transpose()?;
         let wants_channel = want_channel.unwrap_or(false);
-        let room = || {
+        let reserve = || {
             let channel = wants_channel.then(|| channel::reserve(&call)).transpose()?;
-            Ok((call.room()?, channel))
+            Ok((call.reserve_handle()?, channel))
         };
-        let (accepted, peer, reserved) = connect::accept(&permitted, ticket, timeout, room).await?;
+        let (accepted, peer, reserved) =
+            connect::accept(&permitted, ticket, timeout, reserve).await?;
         let created = admit_accepted(&call, accepted, handover)?;
         let created = channel::of_new(&call, created, reserved)?;
         Ok(Accepted {
@@ -203,7 +204,7 @@ impl SocketServer for Handlers {
         }
         let entry = call.entry(handle)?;
         let permitted = call.inspect(&entry)?;
-        admit(call, descriptor::duplicate(&permitted, call.room()?)?, want_fd)
+        admit(call, descriptor::duplicate(&permitted, call.reserve_handle()?)?, want_fd)
     }
 
     fn fileno(call: &Call, params: FilenoParams) -> OpResult<u32> {
@@ -262,6 +263,6 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
 fn pass_descriptor(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    call.give_descriptor(descriptor::pass(&call.permit_handover(&entry)?));
+    call.attach_descriptor(descriptor::pass(&call.permit_handover(&entry)?));
     Ok(1)
 }

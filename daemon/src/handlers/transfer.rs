@@ -145,13 +145,13 @@ async fn receive_plain(
     }
     call.settle(&entry, &ticket, Verb::Receive).await;
     let permitted = call.permit_receive(&entry, sizes)?;
-    let senders = call.senders(&entry);
-    let received = receive::receive(&permitted, ticket, senders.as_deref()).await?;
+    let sender_check = call.sender_check(&entry);
+    let received = receive::receive(&permitted, ticket, sender_check.as_deref()).await?;
     Ok(encode_received(call, &permitted, received))
 }
 
 fn nothing(call: &Call) -> ReceivedFrom {
-    let data = call.give_bytes(Vec::new());
+    let data = call.encode_bytes(Vec::new());
     ReceivedFrom { data, n: 0, eof: false, address: AddressValue::None(()) }
 }
 
@@ -164,7 +164,7 @@ fn encode_received(
     ReceivedFrom {
         eof: is_end(permitted, received.n),
         n: received.n as u64,
-        data: call.give_bytes(received.data),
+        data: call.encode_bytes(received.data),
         address: encode_address(permitted.socket(), sender.as_ref()),
     }
 }

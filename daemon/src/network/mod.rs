@@ -13,7 +13,6 @@ pub mod other_namespace;
 pub mod names;
 pub mod stub;
 pub mod name_files;
-pub(crate) mod rcvall;
 
 /// The network namespace in which a socket is created, an interface listed or a name resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]

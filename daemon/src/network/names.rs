@@ -23,7 +23,7 @@ use crate::error::netns::Reason;
 use crate::error::{OpError, OpResult};
 use crate::network::name_files::{Host, HostsFile, ResolverFile};
 use crate::network::other_namespace;
-use crate::network::resolve::{Question, Resolver, as_address, text};
+use crate::network::resolve::{AddressQuery, Resolver, as_address, text};
 use crate::network::stub::{Families, Missing, Open, Stub};
 
 /// `h_errno` of `netdb.h`.
@@ -64,22 +64,22 @@ impl Names<'_> {
     pub(crate) async fn address_info(
         &self,
         permit: Permit<Resolve>,
-        question: Question,
+        query: AddressQuery,
     ) -> OpResult<Vec<AddressInfo>> {
         let Resolve = permit.into_request();
         let _turn = self.resolver.turn().await?;
-        let by_number = match numeric(question.clone()).await {
+        let by_number = match numeric(query.clone()).await {
             Err(ResolverError::Gai(libc::EAI_NONAME)) => None,
             result => Some(result?),
         };
-        let name = question.host.as_deref().filter(|host| !host.is_empty());
-        let is_name = question.flags & libc::AI_NUMERICHOST == 0;
+        let name = query.host.as_deref().filter(|host| !host.is_empty());
+        let is_name = query.flags & libc::AI_NUMERICHOST == 0;
         let (Some(name), None) = (name.filter(|_| is_name), &by_number) else {
             return by_number.ok_or(ResolverError::Gai(libc::EAI_NONAME).into());
         };
         let families = Families {
-            inet: [libc::AF_UNSPEC, libc::AF_INET].contains(&question.family),
-            inet6: [libc::AF_UNSPEC, libc::AF_INET6].contains(&question.family),
+            inet: [libc::AF_UNSPEC, libc::AF_INET].contains(&query.family),
+            inet6: [libc::AF_UNSPEC, libc::AF_INET6].contains(&query.family),
         };
         let found = self.host(name, families).await?.map_err(|without| match without.missing {
             Missing::Name => OpError::Gai(libc::EAI_NONAME),
@@ -89,10 +89,10 @@ impl Names<'_> {
         let mut infos = Vec::new();
         for address in found.addresses {
             let host = Some(address.to_string());
-            let flags = question.flags & !(libc::AI_CANONNAME | libc::AI_ADDRCONFIG);
-            infos.extend(numeric(Question { host, flags, ..question.clone() }).await?);
+            let flags = query.flags & !(libc::AI_CANONNAME | libc::AI_ADDRCONFIG);
+            infos.extend(numeric(AddressQuery { host, flags, ..query.clone() }).await?);
         }
-        if question.flags & libc::AI_CANONNAME != 0
+        if query.flags & libc::AI_CANONNAME != 0
             && let Some(first) = infos.first_mut()
         {
             first.canonical_name = found.name;
@@ -107,8 +107,9 @@ impl Names<'_> {
         host: HostAddress,
     ) -> OpResult<Address> {
         let family = i32::from(host.family);
-        let question = Question { host: Some(host.host.clone()), family, ..Question::default() };
-        let found = self.address_info(permit, question).await?;
+        let query =
+            AddressQuery { host: Some(host.host.clone()), family, ..AddressQuery::default() };
+        let found = self.address_info(permit, query).await?;
         as_address(&host, found.first())
     }
 
@@ -274,8 +275,8 @@ fn not_found(without: Unanswered) -> OpError {
 }
 
 /// `getaddrinfo(3)` for numbers, which asks no name service but that of services.
-async fn numeric(question: Question) -> Result<Vec<AddressInfo>, ResolverError> {
-    let Question { host, service, family, kind, proto, flags } = question;
+async fn numeric(query: AddressQuery) -> Result<Vec<AddressInfo>, ResolverError> {
+    let AddressQuery { host, service, family, kind, proto, flags } = query;
     let c_text = |value: Option<String>, what| value.map(|value| text(value, what)).transpose();
     let (host, service): (Option<CString>, Option<CString>) =
         match (c_text(host, "host name"), c_text(service, "service")) {

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use sockbroker_monitor::channel::{AskError, ChannelError};
 use sockbroker_monitor::opener::Namespaces;
-use sockbroker_monitor::request::{Answer, Network, OpenerChannel, Question, Request};
+use sockbroker_monitor::request::{
+    Answer, OpenerChannel, OpenerRequest, Request, SelectedNamespace,
+};
 use sockbroker_policy::namespace::Namespace;
 use sockbroker_policy::netns::Netns;
 use sockbroker_sys::namespace;
@@ -23,7 +25,7 @@ use tokio::task::spawn_blocking;
 use crate::descriptor::Descriptor;
 use crate::table::permitted::Socket;
 
-/// How long the opener may take to answer. Then its channel is of no use, and the worker ends.
+/// How long the opener may take to answer. Afterwards the channel is dropped, and the worker ends.
 const PROMPT: Duration = Duration::from_secs(5);
 /// The same for slow requests.
 const SLOW: Duration = Duration::from_mins(10);
@@ -41,7 +43,7 @@ struct Inner {
     broken: Notify,
 }
 
-/// A channel for requests; `None` once it is of no use.
+/// A channel for requests; `None` after it failed.
 #[derive(Debug)]
 struct Requests {
     channel: Mutex<Option<OpenerChannel>>,
@@ -65,7 +67,7 @@ impl Opener {
         })))
     }
 
-    /// Waits until a channel is of no use.
+    /// Waits until a channel fails.
     pub async fn broken(&self) {
         self.0.broken.notified().await;
     }
@@ -73,12 +75,12 @@ impl Opener {
     fn ask(
         &self,
         requests: &Requests,
-        question: &Question,
+        opener_request: &OpenerRequest,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Answer, Option<OwnedFd>)> {
         let mut guard = requests.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = match &mut *guard {
-            Some(asker) => answer(asker, question, descriptors, requests.longest),
+            Some(asker) => answer(asker, opener_request, descriptors, requests.longest),
             None => Err(AskError::NotSent(ChannelError::Closed)),
         };
         match answered {
@@ -86,7 +88,7 @@ impl Opener {
             Err(error) => {
                 *guard = None;
                 self.0.broken.notify_one();
-                tracing::error!(%error, call = question.request.call(), "the opener does not answer");
+                tracing::error!(%error, call = opener_request.request.call(), "the opener does not answer");
                 Err(io::Error::other(format!("the opener does not answer: {error}")))
             }
         }
@@ -96,11 +98,11 @@ impl Opener {
 /// Asks, and returns the answer with the socket that comes before it.
 fn answer(
     asker: &mut OpenerChannel,
-    question: &Question,
+    opener_request: &OpenerRequest,
     descriptors: &[BorrowedFd<'_>],
     longest: Duration,
 ) -> Result<(Answer, Option<OwnedFd>), AskError<Answer>> {
-    let made = match asker.ask(question, descriptors, longest) {
+    let made = match asker.ask(opener_request, descriptors, longest) {
         Ok((Answer::Made, made)) => made.into_iter().next(),
         // The socket is lost, because this process cannot open more files.
         Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => None,
@@ -143,20 +145,20 @@ fn done(answered: io::Result<(Answer, Option<OwnedFd>)>) -> Option<io::Result<Do
     }
 }
 
-/// The namespace as the opener is asked for it.
-pub fn as_network(namespace: &Namespace) -> Network {
+/// The namespace as a request to the opener names it.
+pub fn as_selected(namespace: &Namespace) -> SelectedNamespace {
     match namespace.netns() {
-        None => Network::Broker,
-        Some(Netns::Caller) => Network::Caller,
-        Some(Netns::Owned) => Network::Passed,
-        Some(Netns::Named(name)) => Network::Named(name.as_ref().to_owned()),
+        None => SelectedNamespace::Broker,
+        Some(Netns::Caller) => SelectedNamespace::Caller,
+        Some(Netns::Owned) => SelectedNamespace::Passed,
+        Some(Netns::Named(name)) => SelectedNamespace::Named(name.as_ref().to_owned()),
     }
 }
 
 /// A request about a socket, or in the broker's own network namespace.
-fn about(request: Request, socket: Option<&Socket>) -> Question {
-    let network = socket.map(|socket| as_network(socket.namespace())).unwrap_or_default();
-    Question { network, request }
+fn about(request: Request, socket: Option<&Socket>) -> OpenerRequest {
+    let network = socket.map(|socket| as_selected(socket.namespace())).unwrap_or_default();
+    OpenerRequest { network, request }
 }
 
 /// What the opener has done.
@@ -205,14 +207,14 @@ impl Privileged {
 
     /// Asks the opener for what needs no socket, and returns its answer. `passed` is the network namespace that the client
     /// passed.
-    pub(crate) fn ask_plainly(
+    pub(crate) fn ask_without_socket(
         &self,
-        question: &Question,
+        opener_request: &OpenerRequest,
         passed: Option<BorrowedFd<'_>>,
     ) -> Option<io::Result<(Answer, Option<OwnedFd>)>> {
         let (opener, connection) = (self.opener.as_ref()?, self.connection()?);
         let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(passed).collect();
-        Some(opener.ask(&opener.0.prompt, question, &descriptors))
+        Some(opener.ask(&opener.0.prompt, opener_request, &descriptors))
     }
 
     /// Asks the opener. `socket` is the socket of the request. `None` if the opener leaves the call to this process,
@@ -225,14 +227,14 @@ impl Privileged {
         let opener = self.opener.as_ref()?;
         // Nobody waits for the result of a call on a connection that has ended.
         let connection = self.connection()?;
-        let question = about(request, socket);
+        let opener_request = about(request, socket);
         let socket = socket.map(Socket::fd);
         let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(socket).collect();
-        done(opener.ask(&opener.0.prompt, &question, &descriptors))
+        done(opener.ask(&opener.0.prompt, &opener_request, &descriptors))
     }
 
     /// The same for a request that can take long. It is made even if the future is dropped.
-    pub(crate) async fn ask_slowly(
+    pub(crate) async fn ask_slow(
         &self,
         request: Request,
         socket: Socket,
@@ -250,9 +252,9 @@ impl Privileged {
 
     /// The same for a request without a socket. `passed` is the network namespace that the client passed. `None` if the
     /// connection has ended, or there is no opener.
-    pub(crate) async fn ask_apart(
+    pub(crate) async fn ask_slow_without_socket(
         &self,
-        question: Question,
+        opener_request: OpenerRequest,
         passed: Option<Arc<Descriptor>>,
     ) -> Option<io::Result<Answer>> {
         let (opener, connection) = (self.opener.clone()?, self.connection.clone()?);
@@ -262,14 +264,14 @@ impl Privileged {
             let connection = connection.upgrade()?;
             let passed = passed.as_deref().map(|passed| passed.as_fd());
             let descriptors: Vec<_> = [connection.as_fd()].into_iter().chain(passed).collect();
-            let asked = opener.ask(&opener.0.slow, &question, &descriptors);
+            let asked = opener.ask(&opener.0.slow, &opener_request, &descriptors);
             Some(asked.map(|(answer, _)| answer))
         });
         asked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
     }
 
     /// Makes a call, and if the kernel refuses it with one of these error numbers, asks the opener to make it.
-    pub(crate) fn or_ask(
+    pub(crate) fn or_ask_opener(
         &self,
         call: impl FnOnce() -> io::Result<()>,
         refusals: &[i32],

@@ -11,7 +11,7 @@ use sockbroker_monitor::opener::{
     Namespaces, Selected, can_enter_networks, interfaces_in, open_in,
 };
 use sockbroker_monitor::request::{
-    Answer, InterfaceQuery, Network, Question, Request, Unreachable,
+    Answer, InterfaceQuery, OpenerRequest, Request, SelectedNamespace, Unreachable,
 };
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::{Create, Interfaces, ScopedCapture};
@@ -24,7 +24,7 @@ use crate::descriptor::Descriptor;
 use crate::error::netns::Reason;
 use crate::error::{During, OpError, OpResult};
 use crate::network::known::KnownNetworks;
-use crate::network::opener::{Privileged, as_network};
+use crate::network::opener::{Privileged, as_selected};
 
 /// A network namespace that a client selects.
 #[derive(Debug, Clone, Default)]
@@ -182,8 +182,8 @@ fn ask(
     request: Request,
 ) -> OpResult<(Answer, Option<OwnedFd>)> {
     let fail = |reason| error(call, namespace, reason);
-    let question = Question { network: as_network(namespace), request };
-    let asked = privileged.ask_plainly(&question, selection.passed());
+    let opener_request = OpenerRequest { network: as_selected(namespace), request };
+    let asked = privileged.ask_without_socket(&opener_request, selection.passed());
     let (answer, made) = asked.ok_or_else(|| fail(Reason::HungUp))?.during(call)?;
     match answer {
         Answer::Failed(errno) => Err(OpError::Os { call, errno }),
@@ -211,7 +211,7 @@ fn by_thread<T: Send>(
         privileged.namespaces().filter(|_| can_enter_networks());
     let namespaces = namespaces.ok_or(Reason::Unreachable(Unreachable::Incapable))?;
     let connection = privileged.connection();
-    let network: Network = as_network(namespace);
+    let network: SelectedNamespace = as_selected(namespace);
     let call = || {
         let connection = connection.as_deref().map(|connection| connection.as_fd());
         let passed = selection.passed();

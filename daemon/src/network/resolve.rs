@@ -30,7 +30,7 @@ pub struct Resolver {
 
 /// The arguments of `getaddrinfo(3)`.
 #[derive(Debug, Clone, Default)]
-pub struct Question {
+pub struct AddressQuery {
     pub host: Option<String>,
     /// A service name or a port number.
     pub service: Option<String>,
@@ -87,12 +87,12 @@ impl Resolver {
     pub async fn address_info(
         &self,
         permit: Permit<Resolve>,
-        question: Question,
+        query: AddressQuery,
     ) -> OpResult<Vec<AddressInfo>> {
         let Resolve = permit.into_request();
-        let host = question.host.map(|host| text(host, "host name")).transpose()?;
-        let service = question.service.map(|service| text(service, "service")).transpose()?;
-        let Question { family, kind, proto, flags, .. } = question;
+        let host = query.host.map(|host| text(host, "host name")).transpose()?;
+        let service = query.service.map(|service| text(service, "service")).transpose()?;
+        let AddressQuery { family, kind, proto, flags, .. } = query;
         self.run(move || {
             let (host, service) = (host.as_deref(), service.as_deref());
             resolver::address_info(host, service, family, kind, proto, flags)
@@ -169,8 +169,9 @@ impl Resolver {
     /// The address of a host name: the first of the family, as in CPython's `setipaddr`.
     pub async fn address(&self, permit: Permit<Resolve>, host: HostAddress) -> OpResult<Address> {
         let family = i32::from(host.family);
-        let question = Question { host: Some(host.host.clone()), family, ..Question::default() };
-        let found = self.address_info(permit, question).await?;
+        let query =
+            AddressQuery { host: Some(host.host.clone()), family, ..AddressQuery::default() };
+        let found = self.address_info(permit, query).await?;
         as_address(&host, found.first())
     }
 }
@@ -182,7 +183,7 @@ pub(crate) struct Turn {
     _all: OwnedSemaphorePermit,
 }
 
-/// The address of the first result, with the port of the question.
+/// The address of the first result, with the port of the query.
 pub(super) fn as_address(host: &HostAddress, first: Option<&AddressInfo>) -> OpResult<Address> {
     match first.and_then(|info| info.address.decode(0)) {
         Some(Address::Inet { host: address, .. }) => {

@@ -44,7 +44,7 @@ pub async fn bind(permitted: &Permitted<Bind>, caller: &CallerIdentity) -> OpRes
         None => {
             let bind = || socket::bind(socket.fd(), &raw);
             let ask = || Request::Bind { address: raw.as_bytes().to_vec() };
-            caller.privileged().or_ask(bind, REFUSED, socket, ask).during("bind")
+            caller.privileged().or_ask_opener(bind, REFUSED, socket, ask).during("bind")
         }
         Some(client) => {
             let call = UnixCall::Bind { address: raw.as_bytes().to_vec() };
@@ -163,7 +163,7 @@ async fn connect_to(
     let ask = || Request::Connect { address: address.as_bytes().to_vec() };
     // Of all protocols only those of netlink can refuse a destination for lack of a capability.
     let refused = if socket.actual().domain == libc::AF_NETLINK { REFUSED } else { &[] };
-    match caller.privileged().or_ask(connect, refused, socket, ask) {
+    match caller.privileged().or_ask_opener(connect, refused, socket, ask) {
         Ok(()) => Ok(()),
         Err(error) => match error.raw_os_error() {
             Some(libc::EINPROGRESS) if socket.timeout() != Timeout::NonBlocking => {

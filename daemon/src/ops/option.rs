@@ -169,7 +169,7 @@ fn write(socket: &Socket, request: &SetOption, caller: &CallerIdentity) -> OpRes
         };
         Request::SetOption { level, name, value }
     };
-    caller.privileged().or_ask(set, refusals(request), socket, ask).during("setsockopt")?;
+    caller.privileged().or_ask_opener(set, refusals(request), socket, ask).during("setsockopt")?;
     note_choice(socket, level, name, &bytes);
     Ok(())
 }

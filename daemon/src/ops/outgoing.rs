@@ -102,7 +102,7 @@ pub(super) async fn by_opener(
     privileged: &Privileged,
 ) -> io::Result<usize> {
     let request = as_request(message)?;
-    sent_by_opener(privileged.ask_slowly(request, socket.clone()).await, None)
+    sent_by_opener(privileged.ask_slow(request, socket.clone()).await, None)
 }
 
 /// The result of a send by the opener. `refused` is how the kernel refused it to this process.

@@ -6,29 +6,25 @@
 
 use std::os::fd::BorrowedFd;
 
+use sockbroker_bpf::opcode::{ABS, ANCILLARY, H, JEQ, JMP, K, LD, RET};
+use sockbroker_bpf::{Assembler, Program};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::interface::of_socket;
 use sockbroker_sys::{filter, packet, socket};
 
 use crate::error::{During, OpError, OpResult};
-use crate::network::rcvall::{RETURN, program};
 use crate::ops::receive::drain;
 use crate::table::permitted::{Permitted, Socket};
 use crate::table::rcvall::{Rcvall, State, interface_at};
-use sockbroker_monitor::opener::nothing;
 use sockbroker_policy::action::Capture;
 
 /// `ETH_P_ALL`: only sockets that are bound to it receive the packets that the machine sends.
 const ETH_P_ALL: u16 = 3;
 /// `ETH_P_IP`.
 const ETH_P_IP: u32 = 0x0800;
-/// `BPF_LD | BPF_H | BPF_ABS`.
-const LOAD_HALF: u16 = 0x28;
-/// `BPF_JMP | BPF_JEQ | BPF_K`.
-const JUMP_EQUAL: u16 = 0x15;
-/// `SKF_AD_OFF + SKF_AD_PROTOCOL` as an unsigned number.
-const AD_PROTOCOL: u32 = 0xffff_f000;
+/// `SKF_AD_OFF + SKF_AD_PROTOCOL`: the Ethernet type of the packet.
+const PROTOCOL: u32 = ANCILLARY;
 
 /// `bind((host, port))`: chooses the interface that has the address.
 pub(super) fn bind(fd: BorrowedFd<'_>, rcvall: &Rcvall, address: &Address) -> OpResult<()> {
@@ -96,7 +92,7 @@ fn switch_on(socket: &Socket, state: &mut State, ifindex: u32) -> OpResult<()> {
 }
 
 fn switch_off(socket: &Socket, state: &mut State) -> OpResult<()> {
-    filter::attach(socket.fd(), &nothing()).during("setsockopt")?;
+    filter::attach(socket.fd(), &Program::none().encode()).during("setsockopt")?;
     if let Some(ifindex) = state.promiscuous.take() {
         packet::set_promiscuous(socket.fd(), ifindex, false).during("setsockopt")?;
     }
@@ -111,10 +107,12 @@ pub fn sender(packet: &[u8]) -> Option<Address> {
 
 /// A filter that accepts IPv4 packets in full length.
 fn internet_packets() -> Vec<u8> {
-    program(&[
-        (LOAD_HALF, 0, 0, AD_PROTOCOL),
-        (JUMP_EQUAL, 0, 1, ETH_P_IP),
-        (RETURN, 0, 0, u32::MAX),
-        (RETURN, 0, 0, 0),
-    ])
+    let mut program = Assembler::new();
+    let other = program.label();
+    program.add(LD | H | ABS, PROTOCOL);
+    program.jump(JMP | JEQ | K, ETH_P_IP, None, Some(other));
+    program.add(RET | K, u32::MAX);
+    program.place(other);
+    program.add(RET | K, 0);
+    program.finish().encode()
 }

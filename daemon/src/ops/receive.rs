@@ -15,10 +15,8 @@ use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::action::Receive;
 
-/// Checks whether the policy admits a datagram of this sender.
+/// Whether the policy admits a datagram of this sender.
 pub type SenderCheck = dyn Fn(&RawAddress) -> bool + Send + Sync;
-/// The check of senders; `None` if no rule depends on the sender.
-pub type Senders<'a> = Option<&'a SenderCheck>;
 
 /// The system calls whose datagrams are dropped before other calls have their turn, so that a flood of refused
 /// datagrams does not block them.
@@ -28,7 +26,7 @@ const DROPPED_AT_ONCE: usize = 16;
 pub async fn receive(
     permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
-    senders: Senders<'_>,
+    sender_check: Option<&SenderCheck>,
 ) -> OpResult<ReceivedMessage> {
     let (socket, request) = (permitted.socket(), permitted.request());
     let wait_policy = match begin(socket, request, &ticket).await? {
@@ -37,7 +35,7 @@ pub async fn receive(
             move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
-    let received = receive_once(socket, request, senders, wait_policy).await?;
+    let received = receive_once(socket, request, sender_check, wait_policy).await?;
     Ok(charge_rate(socket, received))
 }
 
@@ -45,7 +43,7 @@ pub async fn receive(
 /// `EAGAIN` if `waits` is false.
 pub async fn receive_for_channel(
     permitted: &Permitted<Receive>,
-    senders: Senders<'_>,
+    sender_check: Option<&SenderCheck>,
     waits: bool,
 ) -> OpResult<ReceivedMessage> {
     let (socket, request) = (permitted.socket(), permitted.request());
@@ -54,7 +52,7 @@ pub async fn receive_for_channel(
     if let Some(data) = take_unread(socket, request) {
         return Ok(plain(data));
     }
-    let received = receive_once(socket, request, senders, wait_policy).await?;
+    let received = receive_once(socket, request, sender_check, wait_policy).await?;
     Ok(charge_rate(socket, received))
 }
 
@@ -112,12 +110,12 @@ pub async fn receive_urgent_for_channel(
 async fn receive_once(
     socket: &Socket,
     request: &Receive,
-    senders: Senders<'_>,
+    sender_check: Option<&SenderCheck>,
     wait_policy: impl FnOnce() -> WaitPolicy,
 ) -> OpResult<ReceivedMessage> {
     let flags = request.flags | libc::MSG_DONTWAIT;
     until_done(socket, Direction::Receive, "recv", wait_policy, || {
-        let received = admitted(socket, flags, senders, || {
+        let received = admitted(socket, flags, sender_check, || {
             let received = message::receive_from(socket.fd(), request.length, flags)?;
             Ok(ReceivedMessage {
                 data: received.data,
@@ -136,7 +134,7 @@ async fn receive_once(
 pub async fn receive_message(
     permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
-    senders: Senders<'_>,
+    sender_check: Option<&SenderCheck>,
 ) -> OpResult<ReceivedMessage> {
     let (socket, request) = (permitted.socket(), permitted.request());
     let wait_policy = match begin(socket, request, &ticket).await? {
@@ -147,7 +145,7 @@ pub async fn receive_message(
     };
     let flags = request.flags | libc::MSG_DONTWAIT | close_on_exec(socket);
     let received = until_done(socket, Direction::Receive, "recvmsg", wait_policy, || {
-        let received = admitted(socket, flags, senders, || {
+        let received = admitted(socket, flags, sender_check, || {
             message::receive_message(socket.fd(), request.length, request.ancillary, flags)
         });
         // The kernel returns this flag to callers that passed it.
@@ -191,7 +189,7 @@ pub async fn receive_batch(
     permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
     count: usize,
-    senders: Senders<'_>,
+    sender_check: Option<&SenderCheck>,
 ) -> OpResult<Vec<ReceivedMessage>> {
     let (socket, request) = (permitted.socket(), permitted.request());
     ticket.acquire().await;
@@ -207,7 +205,7 @@ pub async fn receive_batch(
             let mut batch =
                 message::receive_batch(fd, count, request.length, request.ancillary, flags)?;
             let total = batch.len();
-            batch.retain(|message| senders.is_none_or(|admit| admit(&message.address)));
+            batch.retain(|message| sender_check.is_none_or(|admit| admit(&message.address)));
             if !batch.is_empty() || total == 0 {
                 return Ok(batch);
             }
@@ -227,12 +225,12 @@ pub async fn receive_batch(
 fn admitted(
     socket: &Socket,
     flags: i32,
-    senders: Senders<'_>,
+    sender_check: Option<&SenderCheck>,
     receive: impl Fn() -> io::Result<ReceivedMessage>,
 ) -> io::Result<ReceivedMessage> {
     for _ in 0..DROPPED_AT_ONCE {
         let received = receive()?;
-        if senders.is_none_or(|admit| admit(&received.address)) {
+        if sender_check.is_none_or(|admit| admit(&received.address)) {
             return Ok(received);
         }
         if flags & libc::MSG_PEEK != 0 {

@@ -56,9 +56,9 @@ fn message(method: &str, params: Option<&RawValue>, refusal: &str) -> String {
     let call = method.rsplit('.').next().unwrap_or(method);
     let params = params.and_then(|params| serde_json::from_str(params.get()).ok());
     let params: Value = params.unwrap_or_default();
-    let found = parameters(method).iter().enumerate().find_map(|(place, parameter)| {
+    let found = parameters(method).iter().enumerate().find_map(|(index, parameter)| {
         let name = parameter.get("name")?.as_str()?;
-        let given = params.get(name).or_else(|| params.get(place));
+        let given = params.get(name).or_else(|| params.get(index));
         misfit(call, name, parameter, given)
     });
     found.unwrap_or_else(|| format!("{call}: {}", plain(refusal)))

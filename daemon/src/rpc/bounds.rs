@@ -134,7 +134,7 @@ struct Open {
     role: Role,
     is_object: bool,
     /// The position of the next item of a list.
-    place: usize,
+    index: usize,
     /// In an object, the role of the value after the name. `None` where a name comes next.
     named: Option<Role>,
 }
@@ -169,7 +169,7 @@ impl Counter<'_> {
                 b'[' | b'{' => {
                     let role = self.value()?;
                     let is_object = *byte == b'{';
-                    self.open.push(Open { role, is_object, place: 0, named: None });
+                    self.open.push(Open { role, is_object, index: 0, named: None });
                     after
                 }
                 b']' | b'}' => {
@@ -213,12 +213,12 @@ impl Counter<'_> {
     /// Counts a value that begins, and returns its role.
     fn value(&mut self) -> Result<Role, LimitExceeded> {
         let Some(open) = self.open.last_mut() else { return Ok(Role::Fields) };
-        let place = open.place;
-        open.place += 1;
+        let index = open.index;
+        open.index += 1;
         let (counted, role) = match open.role {
             Role::Fields => {
-                let by_place = || self.names.get(place).map_or(Role::Other, |name| role(name));
-                let role = open.named.unwrap_or_else(by_place);
+                let by_index = || self.names.get(index).map_or(Role::Other, |name| role(name));
+                let role = open.named.unwrap_or_else(by_index);
                 if role == Role::List(Counted::Address) {
                     // The items of each address are counted separately.
                     self.counts[Counted::Address as usize] = 0;

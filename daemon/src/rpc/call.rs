@@ -121,7 +121,7 @@ impl Call {
     }
 
     /// Reserves a handle for a new socket, within the limits.
-    pub(crate) fn room(&self) -> OpResult<Reservation> {
+    pub(crate) fn reserve_handle(&self) -> OpResult<Reservation> {
         self.0.session.reserve_handle(self.0.connection.user())
     }
 
@@ -149,7 +149,7 @@ impl Call {
         self.0.method
     }
 
-    /// What a handle is listed with that this call makes.
+    /// The request that `admin.handles` shows for a handle that this call makes.
     pub(crate) fn maker(&self) -> Option<Maker> {
         let short = |request: &&RequestId| match request {
             RequestId::Number(_) => true,
@@ -217,8 +217,8 @@ impl Call {
         }
     }
 
-    /// Encodes bytes of a result: as an attachment where the peer accepts them, else as base64.
-    pub(crate) fn give_bytes(&self, mut data: Vec<u8>) -> Bytes {
+    /// Encodes bytes of a result: as an attachment if the peer accepts attachments, otherwise as base64.
+    pub(crate) fn encode_bytes(&self, mut data: Vec<u8>) -> Bytes {
         // The buffer has the size that the caller asked for. Its unused part is released.
         if data.capacity() > 2 * data.len() + SLACK {
             data.shrink_to_fit();
@@ -238,7 +238,7 @@ impl Call {
     }
 
     /// Fails if this answer cannot carry what is attached to the kept one.
-    pub(crate) fn check_gives_again(&self, kept: &KeptAnswer) -> OpResult<()> {
+    pub(crate) fn check_attaches(&self, kept: &KeptAnswer) -> OpResult<()> {
         if !kept.attachments.is_empty() && !self.0.takes_attachments {
             return Err(OpError::value(
                 "the lost response has attachments: send an Attachments field in the header",
@@ -248,15 +248,15 @@ impl Call {
     }
 
     /// Attaches to this answer what is attached to the kept one, under the same indexes.
-    pub(crate) fn give_again(&self, kept: KeptAnswer) {
+    pub(crate) fn attach_kept(&self, kept: KeptAnswer) {
         let KeptAnswer { attachments, descriptors, .. } = kept;
         *self.response_parts() = ResponseParts { attachments, descriptors };
     }
 
     /// Takes the attached descriptor with this index.
-    pub(crate) fn take_descriptor(&self, place: u32) -> OpResult<Descriptor> {
+    pub(crate) fn take_descriptor(&self, index: u32) -> OpResult<Descriptor> {
         let mut descriptors = self.0.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = descriptors.get_mut(place as usize).and_then(Option::take);
+        let slot = descriptors.get_mut(index as usize).and_then(Option::take);
         let descriptor = slot.ok_or_else(|| self.no_descriptor());
         self.broker().control_ends.checked(descriptor?)
     }
@@ -302,13 +302,13 @@ impl Call {
     }
 
     /// Attaches a descriptor to the answer.
-    pub(crate) fn give_descriptor(&self, descriptor: Arc<Descriptor>) {
+    pub(crate) fn attach_descriptor(&self, descriptor: Arc<Descriptor>) {
         self.response_parts().descriptors.push(descriptor);
     }
 
     /// Attaches received descriptors to the answer if its frame can carry all of them, and closes them otherwise.
     /// Returns whether they are attached.
-    pub(crate) fn give_descriptors(&self, descriptors: Vec<OwnedFd>) -> bool {
+    pub(crate) fn attach_descriptors(&self, descriptors: Vec<OwnedFd>) -> bool {
         let user = self.0.connection.user();
         let descriptors: Vec<_> =
             descriptors.into_iter().map(|fd| Arc::new(Descriptor::of_client(fd, user))).collect();

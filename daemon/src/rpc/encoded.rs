@@ -63,11 +63,11 @@ impl EncodedResult {
         // An id can always be encoded, and a vector accepts all bytes.
         serde_json::to_writer(&mut head, id).ok();
         head.extend_from_slice(b",\"result\":");
-        if let Some((start, place)) = HEADROOM
+        if let Some((start, headroom)) = HEADROOM
             .checked_sub(head.len())
             .and_then(|start| Some((start, bytes.get_mut(start..HEADROOM)?)))
         {
-            place.copy_from_slice(&head);
+            headroom.copy_from_slice(&head);
             let mut response = bytes::Bytes::from(bytes);
             response.advance(start);
             response

@@ -1,7 +1,6 @@
 //! The process that makes calls on `AF_UNIX` sockets with the ids of a worker's caller.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 
 use sockbroker_monitor::{caller, role};
 use sockbroker_sys::capability::{self, Capability};
@@ -10,9 +9,8 @@ use sockbroker_sys::{child, process};
 
 use super::confine;
 use super::error::StartError;
+use super::first_steps::{sent_configuration, start_log};
 use crate::config::limits::size;
-use crate::config::{self, ConfigError};
-use crate::observe::log;
 
 /// The limit on its open files: those of calls in progress.
 const OPEN_FILES: u64 = 4096;
@@ -21,13 +19,10 @@ const MEMORY: u64 = 256 << 20;
 
 /// Makes the calls that the worker sends.
 pub(super) fn run(calls: OwnedFd, parent: u32) -> Result<(), StartError> {
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
-    log::start(filter);
+    start_log()?;
     let fail = |error: &dyn std::fmt::Display| StartError::System(format!("caller: {error}"));
     let beginning = caller::begin(calls.as_fd()).map_err(|error| fail(&error))?;
-    let text = String::from_utf8(beginning.configuration).map_err(|error| fail(&error))?;
-    let config = config::parse(Path::new("configuration"), &text)?;
+    let config = sent_configuration(beginning.configuration)?;
     capability::clear_bounding().map_err(|error| fail(&error))?;
     let ids = beginning.ids;
     let identity = Identity { uid: ids.uid, gid: ids.gid, groups: ids.groups.into() };

@@ -1,20 +1,16 @@
 //! The gateway, which serves clients on other machines.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::thread;
 
 use sockbroker_gateway::authority::Authority;
 use sockbroker_gateway::serve;
 use sockbroker_monitor::message::gateway::ChannelOfGateway;
-use sockbroker_monitor::role;
-use sockbroker_sys::identity::{Identity, become_user};
-use sockbroker_sys::{capability, child, process};
+use sockbroker_sys::process;
 
 use super::confine;
 use super::error::StartError;
-use crate::config::{self, ConfigError};
-use crate::observe::log;
+use super::first_steps::{sent_configuration, start_log, take_id};
 
 /// Its threads at most: cryptography takes the time.
 const THREADS: usize = 4;
@@ -27,23 +23,12 @@ const MEMORY_OF_CONNECTION: u64 = 512 << 10;
 
 /// Serves remote clients.
 pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
-    log::start(filter);
+    start_log()?;
     let fail = |error: &dyn std::fmt::Display| StartError::System(format!("gateway: {error}"));
     let channel = ChannelOfGateway::over(channel);
     let begun = serve::begin(&channel).map_err(|error| fail(&error))?;
-    let text = String::from_utf8(begun.configuration).map_err(|error| fail(&error))?;
-    let config = config::parse(Path::new("configuration"), &text)?;
-    capability::clear_bounding().map_err(|error| fail(&error))?;
-    if let Some(id) = begun.id {
-        let identity = Identity { uid: id, gid: id, groups: [].into() };
-        become_user(&identity).map_err(|error| fail(&error))?;
-        role::begin(parent).map_err(|error| fail(&error))?;
-    }
-    if config.confine.tracing {
-        child::allow_tracing().map_err(|error| fail(&error))?;
-    }
+    let config = sent_configuration(begun.configuration)?;
+    take_id(begun.id, parent, &config).map_err(|error| fail(&error))?;
     let settings = config.remote.settings(&config.limits);
     // The connection and a copy, and both ends of the pair, one on its way to a worker.
     let open_files = settings.connections.saturating_mul(4).saturating_add(OPEN_FILES);

@@ -15,6 +15,7 @@ mod credentials;
 mod single;
 pub mod listen;
 pub mod confine;
+mod first_steps;
 mod error;
 mod audit;
 mod service;

@@ -15,12 +15,12 @@ use sockbroker_sys::{process, sealed};
 
 use super::args::Args;
 use super::error::StartError;
+use super::first_steps::start_log;
 use super::listen::{self, Access, Bound, NO_SOCKET_PATH};
 use super::{audit, confine, memory, remote, service, sources, worker_ids};
 use crate::config::remote::Remote;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config};
 use crate::observe::audit::{Audit, Intake, Record};
-use crate::observe::log;
 use crate::observe::refusals::{Reason, Refusals};
 use crate::principal::PrincipalKey;
 
@@ -34,9 +34,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     };
     // Before the first thread.
     let signals = Signals::block().map_err(|error| system("handle signals", &error))?;
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
-    log::start(filter);
+    start_log()?;
     let configuration = sealed_file(from)?;
     let passed = service::passed_descriptors()?;
     let listeners = remote::listeners(&config.remote, passed.remote)?;

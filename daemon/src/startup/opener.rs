@@ -11,16 +11,14 @@ use sockbroker_sys::{process, sealed};
 
 use super::confine::{self, Files};
 use super::error::StartError;
+use super::first_steps::start_log;
 use super::sources::{MEMORY, read_sealed_policy};
+use crate::config;
 use crate::config::limits::Limits;
-use crate::config::{self, ConfigError};
-use crate::observe::log;
 
 /// Serves the workers that the monitor starts.
 pub(super) fn run(channel: OwnedFd) -> Result<(), StartError> {
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
-    log::start(filter);
+    start_log()?;
     // Each record is received into a large buffer.
     process::keep_large_buffers();
     if let Err(error) = process::raise_open_files() {

@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use super::args::Args;
 use super::confine::{self, Files};
 use super::error::StartError;
+use super::first_steps::log_filter;
 use super::listen::{self, Access, NO_SOCKET_PATH};
 use super::signals::Signals;
 use super::{audit, credentials, service, sources};
@@ -34,8 +35,7 @@ const WORKERS: usize = 2;
 /// Serves every principal in this process.
 pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
     let loaded = sources::load_policy(args)?;
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
+    let filter = log_filter()?;
     // The findings of a check go to the caller and not to the journal.
     if args.check {
         log::start_on_stderr(filter);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// The user ids of each line, and the name or number of the user whose they are. A line that is not of the format is left
+/// The user ids of each line, with the name or number of the user who owns them. A line that is not of the format is left
 /// out, as other programs do.
 pub(super) fn ranges(text: &str) -> impl Iterator<Item = (&str, RangeInclusive<u32>)> {
     text.lines().filter_map(|line| {

@@ -6,7 +6,6 @@ mod started;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,14 +27,13 @@ use super::audit;
 use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
 use super::error::StartError;
+use super::first_steps::{sent_configuration, start_log};
 use super::leases::{self, Leases};
 use super::sources::{MEMORY, in_memory, read_sealed_policy};
-use crate::config::{self, ConfigError};
 use crate::descriptor::Descriptor;
 use crate::handlers;
 use crate::network::{caller_process::Started, captures};
 use crate::observe::audit::{Audit, Destination, Sink};
-use crate::observe::log;
 use crate::principal::PrincipalKey;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
@@ -52,16 +50,13 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// Serves the connections that come over this channel.
 pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
-    let filter =
-        log::configured_filter().map_err(|error| ConfigError::given("environment", error))?;
-    log::start(filter);
+    start_log()?;
     let fail = |error: &dyn std::fmt::Display| StartError::System(format!("worker: {error}"));
     let channel = MonitorChannel::over(channel);
     channel.send(&ToMonitor::Hello(Build::OWN), &[]).map_err(|error| fail(&error))?;
     let Begun { beginning, configuration, policy, opener } = begin(&channel)?;
     let Beginning { generation, first_number, epoch, activated, id, caller, remote } = beginning;
-    let text = String::from_utf8(configuration).map_err(|error| fail(&error))?;
-    let mut config = config::parse(Path::new("configuration"), &text)?;
+    let mut config = sent_configuration(configuration)?;
     capability::clear_bounding().map_err(|error| fail(&error))?;
     if let Some(id) = id {
         let identity = Identity { uid: id, gid: id, groups: [].into() };

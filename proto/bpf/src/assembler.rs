@@ -91,7 +91,7 @@ impl Assembler {
         }
     }
 
-    /// The place of each line, and of the end.
+    /// The position of each line, and of the end.
     fn starts(&self, far: &[(bool, bool)]) -> Vec<usize> {
         let mut starts = Vec::with_capacity(self.lines.len() + 1);
         let mut start = 0;
@@ -103,7 +103,7 @@ impl Assembler {
         starts
     }
 
-    /// The place of a target of a line.
+    /// The position of the target of a line.
     fn target(&self, label: Option<Label>, line: usize, starts: &[usize]) -> usize {
         let line = match label {
             None => line + 1,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::opcode::{K, RET};
+
 /// The most instructions of a program (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4_096;
 
@@ -41,6 +43,11 @@ pub struct DecodeError {
 }
 
 impl Program {
+    /// The program that selects no packet.
+    pub fn none() -> Self {
+        Self(vec![Instruction::new(RET | K, 0)])
+    }
+
     /// Decodes an array of `struct sock_filter` in the byte order of the machine.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (instructions, rest) = bytes.as_chunks::<BYTES>();

@@ -130,10 +130,10 @@ fn params_decoder(Method { ident, name, parameters, result, .. }: &Method) -> To
     let params = params_type(ident);
     let slots = format_ident!("{params}Slots");
     let names = parameters.iter().map(|parameter| &parameter.name);
-    let decoded = parameters.iter().enumerate().map(|(place, parameter)| {
+    let decoded = parameters.iter().enumerate().map(|(index, parameter)| {
         let ident = &parameter.ident;
         quote! {
-            #place => {
+            #index => {
                 slots.#ident = ::core::option::Option::Some(::serde::Deserialize::deserialize(value)?);
                 ::core::result::Result::Ok(())
             }
@@ -164,12 +164,12 @@ fn params_decoder(Method { ident, name, parameters, result, .. }: &Method) -> To
 
             fn decode_slot<'de, D: ::serde::Deserializer<'de>>(
                 #slots_name: &mut #slots,
-                place: usize,
+                index: usize,
                 #value_name: D,
             ) -> ::core::result::Result<(), D::Error> {
-                match place {
+                match index {
                     #(#decoded)*
-                    other => ::core::result::Result::Err(crate::method::unknown_place(other)),
+                    other => ::core::result::Result::Err(crate::method::unknown_index(other)),
                 }
             }
 

@@ -2,18 +2,20 @@
 //!
 //! Numbers are little-endian, times are nanoseconds since 1970. A function that fails has appended nothing.
 
+mod block;
 mod error;
 
 use crate::link_type::LinkType;
 use crate::number::{
-    BLOCK_OVERHEAD, BYTE_ORDER_MAGIC, COMMENT, END_OF_OPTIONS, ENHANCED_PACKET, EPB_DROPCOUNT,
-    EPB_FLAGS, EPB_PROCESSID_THREADID, IF_DESCRIPTION, IF_FILTER, IF_HARDWARE, IF_MACADDR, IF_NAME,
-    IF_OS, IF_SPEED, IF_TSRESOL, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, ISB_ENDTIME,
+    BLOCK_OVERHEAD, BYTE_ORDER_MAGIC, COMMENT, ENHANCED_PACKET, EPB_DROPCOUNT, EPB_FLAGS,
+    EPB_PROCESSID_THREADID, IF_DESCRIPTION, IF_FILTER, IF_HARDWARE, IF_MACADDR, IF_NAME, IF_OS,
+    IF_SPEED, IF_TSRESOL, INTERFACE_DESCRIPTION, INTERFACE_STATISTICS, ISB_ENDTIME,
     ISB_FILTERACCEPT, ISB_IFDROP, ISB_IFRECV, ISB_OSDROP, ISB_STARTTIME, ISB_USRDELIV,
     MAX_BLOCK_BYTES, MAX_INTERFACES, SECTION_FIELDS, SECTION_HEADER, SHB_HARDWARE, SHB_OS,
     SHB_USERAPPL,
 };
 use crate::packet::{PacketFlags, Process};
+use block::{BlockOption, block, options_bytes, padded, put, time_bytes};
 pub use error::WriteError;
 
 /// What a section begins with. A field that is `None` is not written.
@@ -205,9 +207,7 @@ impl Writer {
             interface.speed.map(|speed| BlockOption::u64(IF_SPEED, speed)),
             // 10^-9 seconds.
             Some(BlockOption::bytes(IF_TSRESOL, &[9])),
-            interface
-                .filter
-                .map(|text| BlockOption { prefix: Some(0), ..BlockOption::text(IF_FILTER, text) }),
+            interface.filter.map(|text| BlockOption::prefixed_text(IF_FILTER, 0, text)),
             interface.os.map(|text| BlockOption::text(IF_OS, text)),
             interface.hardware.map(|text| BlockOption::text(IF_HARDWARE, text)),
         ];
@@ -277,104 +277,11 @@ impl Writer {
     }
 
     fn snaplen(&self, interface: u32) -> Result<u32, WriteError> {
-        let place = usize::try_from(interface).unwrap_or(usize::MAX);
+        let index = usize::try_from(interface).unwrap_or(usize::MAX);
         let interfaces = self.snaplens.len();
         let unknown = WriteError::UnknownInterface { interface, interfaces };
-        self.snaplens.get(place).copied().ok_or(unknown)
+        self.snaplens.get(index).copied().ok_or(unknown)
     }
-}
-
-/// An option that is written: text, or a number in its bytes.
-#[derive(Debug, Clone, Copy)]
-struct BlockOption<'a> {
-    code: u16,
-    /// A byte in front of a text.
-    prefix: Option<u8>,
-    text: &'a str,
-    number: [u8; 8],
-    number_bytes: usize,
-}
-
-impl<'a> BlockOption<'a> {
-    fn text(code: u16, text: &'a str) -> Self {
-        Self { code, prefix: None, text, number: [0; 8], number_bytes: 0 }
-    }
-
-    fn bytes(code: u16, bytes: &[u8]) -> Self {
-        let mut number = [0; 8];
-        put(&mut number, 0, bytes);
-        Self { number, number_bytes: bytes.len(), ..Self::text(code, "") }
-    }
-
-    fn u32(code: u16, number: u32) -> Self {
-        Self::bytes(code, &number.to_le_bytes())
-    }
-
-    fn u64(code: u16, number: u64) -> Self {
-        Self::bytes(code, &number.to_le_bytes())
-    }
-
-    /// The length of the value. Only one of the parts is not empty, except for the prefix.
-    fn value_bytes(&self) -> usize {
-        self.text.len().saturating_add(self.number_bytes + usize::from(self.prefix.is_some()))
-    }
-}
-
-/// The length of options with their end, 0 without any.
-fn options_bytes(options: &[Option<BlockOption<'_>>]) -> usize {
-    let each =
-        options.iter().flatten().map(|option| padded(option.value_bytes()).saturating_add(4));
-    match each.fold(0, usize::saturating_add) {
-        0 => 0,
-        bytes => bytes.saturating_add(4),
-    }
-}
-
-/// Appends a block. `captured` is the length of all parts of `data`.
-fn block(
-    kind: u32,
-    fixed: &[u8],
-    data: &[&[u8]],
-    captured: usize,
-    options: &[Option<BlockOption<'_>>],
-    output: &mut Vec<u8>,
-) -> Result<(), WriteError> {
-    for option in options.iter().flatten() {
-        let bytes = option.value_bytes();
-        if bytes > usize::from(u16::MAX) {
-            return Err(WriteError::OptionTooLong { code: option.code, bytes });
-        }
-    }
-    let options_bytes = options_bytes(options);
-    let bytes = (BLOCK_OVERHEAD + fixed.len())
-        .saturating_add(padded(captured))
-        .saturating_add(options_bytes);
-    let Some(length) = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_BLOCK_BYTES) else {
-        return Err(WriteError::BlockTooLong { bytes });
-    };
-    output.reserve(bytes);
-    output.extend_from_slice(&kind.to_le_bytes());
-    output.extend_from_slice(&length.to_le_bytes());
-    output.extend_from_slice(fixed);
-    for part in data {
-        output.extend_from_slice(part);
-    }
-    pad(captured, output);
-    for option in options.iter().flatten() {
-        let bytes = option.value_bytes();
-        output.extend_from_slice(&option.code.to_le_bytes());
-        output.extend_from_slice(&u16::try_from(bytes).unwrap_or(u16::MAX).to_le_bytes());
-        output.extend(option.prefix);
-        output.extend_from_slice(option.text.as_bytes());
-        output.extend_from_slice(option.number.get(..option.number_bytes).unwrap_or_default());
-        pad(bytes, output);
-    }
-    if options_bytes > 0 {
-        output.extend_from_slice(&END_OF_OPTIONS.to_le_bytes());
-        output.extend_from_slice(&[0; 2]);
-    }
-    output.extend_from_slice(&length.to_le_bytes());
-    Ok(())
 }
 
 /// The most bytes behind the data of a packet without a comment: the padding, three options, their end, the length.
@@ -447,31 +354,6 @@ impl Tail {
         self.put(&code.to_le_bytes());
         self.put(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_le_bytes());
         self.put(value);
-    }
-}
-
-/// Encodes a time: the upper half first, each half in the byte order of the section.
-fn time_bytes(time: u64) -> [u8; 8] {
-    time.rotate_left(32).to_le_bytes()
-}
-
-/// The length with zeros up to a multiple of four.
-const fn padded(bytes: usize) -> usize {
-    match bytes.checked_next_multiple_of(4) {
-        Some(bytes) => bytes,
-        None => usize::MAX,
-    }
-}
-
-fn pad(bytes: usize, output: &mut Vec<u8>) {
-    let zeros = padded(bytes).saturating_sub(bytes);
-    output.extend_from_slice([0; 3].get(..zeros).unwrap_or_default());
-}
-
-/// Copies a field into the fixed part of a block. The places and lengths are constants that fit.
-fn put(fixed: &mut [u8], place: usize, field: &[u8]) {
-    if let Some(target) = fixed.get_mut(place..place + field.len()) {
-        target.copy_from_slice(field);
     }
 }
 

@@ -129,10 +129,10 @@ impl crate::method::Parameters for DiscoverParams {
 
     fn decode_slot<'de, D: serde::Deserializer<'de>>(
         (): &mut (),
-        place: usize,
+        index: usize,
         _: D,
     ) -> Result<(), D::Error> {
-        Err(crate::method::unknown_place(place))
+        Err(crate::method::unknown_index(index))
     }
 
     fn from_slots((): ()) -> Result<Self, &'static str> {

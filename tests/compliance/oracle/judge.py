@@ -16,6 +16,8 @@ from .scenario import Transcript
 
 DEADLINE = 300
 """The time limit of a scenario on one side, in seconds."""
+SETTLE = 60.0
+"""The time limit for descriptors to close after a scenario, in seconds."""
 
 
 class Deadline(BaseException):
@@ -51,8 +53,8 @@ class Judge:
         """Removes the scenarios' folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def judge(self, found):
-        """Returns the verdict on one scenario."""
+    def judge(self, found, settle=SETTLE):
+        """Returns the verdict on one scenario. Waits at most `settle` seconds until its descriptors are closed."""
         missing = registry.applies(found, self._offers, self._carries_descriptors())
         if missing:
             return Verdict(found.name, "skipped", f"needs {missing}")
@@ -63,7 +65,7 @@ class Judge:
         problems += [f"brokered: {problem}" for problem in brokered.problems]
         if not native.lines:
             problems.append("the transcript is empty: nothing is compared")
-        leaked = _settled_descriptors(before) - before
+        leaked = _settled_descriptors(before, within=settle) - before
         if leaked > 0:
             problems.append(f"{leaked} descriptors of this process were left open")
         verdict = self._verdict(found, native, brokered, problems)
@@ -162,8 +164,8 @@ def _descriptors(process="self"):
     return len(os.listdir(f"/proc/{process}/fd"))
 
 
-def _settled_descriptors(wanted, process="self", within=60.0):
-    """Returns the number of open descriptors. Waits for a short time until it is at most the wanted number."""
+def _settled_descriptors(wanted, process="self", within=SETTLE):
+    """Returns the number of open descriptors. Waits at most `within` seconds until it is at most the wanted number."""
     deadline = time.monotonic() + within
     while (number := _descriptors(process)) > wanted and time.monotonic() < deadline:
         time.sleep(0.01)

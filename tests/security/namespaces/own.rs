@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use sockbroker_sys::{interface, namespace};
@@ -377,10 +378,14 @@ fn the_namespace_of_a_client_ends_with_its_last_connection() {
         let exists = || interface::index_of("near").is_ok();
         let mut client = LspClient::over(stream);
         client.call("session.open", json!([3600])).result();
-        create(&mut client, PING, "caller").handle();
+        for spec in [PING, PACKET, UDP, TCP] {
+            create(&mut client, spec, "caller").handle();
+        }
         let here = client.call("socket.socket", json!(["AF_INET", "SOCK_STREAM"])).handle();
         assert!(here > 0 && exists());
+        let ended = Instant::now();
         drop(client);
         until("the interface is gone", || !exists());
+        println!("the interface of an ended client was gone after {:?}", ended.elapsed());
     });
 }

@@ -7,6 +7,9 @@ const FULL: &str = "SOCKBROKER_FULL_COUNTS";
 pub const CRASHES: Count = Count { usual: 40, full: 2000 };
 /// Crashes of the broker and its workers under a client with a persistent session.
 pub const RESTARTS: Count = Count { usual: 60, full: 10_000 };
+/// Connections to a listener of a persistent session, and restarts of the service meanwhile.
+pub const CONNECTIONS: Count = Count { usual: 500, full: 5000 };
+pub const SERVICE_RESTARTS: Count = Count { usual: 3, full: 20 };
 /// Generations of the policy.
 pub const GENERATIONS: Count = Count { usual: 8, full: 100 };
 /// Principals that are served at the same time.

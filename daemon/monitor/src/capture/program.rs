@@ -84,11 +84,6 @@ fn start(hardware: u16) -> PacketStart {
     }
 }
 
-/// A program that drops everything.
-pub(super) fn nothing() -> Vec<u8> {
-    Program(vec![Instruction::new(RET | K, 0)]).encode()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +105,7 @@ mod tests {
     #[test]
     fn a_program_that_is_too_long_with_the_rules_is_refused() {
         let joined = |count: usize| {
-            let order = Order { program: nothing().repeat(count), ..order() };
+            let order = Order { program: Program::none().encode().repeat(count), ..order() };
             joined(&order, &[Interface { index: 1, hardware: 772 }], &everything())
         };
         let refused = joined(4096).unwrap_err();

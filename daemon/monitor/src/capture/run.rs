@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sockbroker_bpf::Program;
 use sockbroker_proto::address::Address;
 use sockbroker_sys::events::Wake;
 use sockbroker_sys::interface::of_socket;
@@ -18,7 +19,6 @@ use super::interfaces;
 use super::open::now;
 use super::order::{Command, Ended, Event, Failure, InterfaceFacts, Live, Opened, Order, Reason};
 use super::output::{Output, Sent};
-use super::program;
 
 /// How long the thread sleeps after it has read packets. Meanwhile it is in no wait queue, so that the kernel wakes nobody
 /// for each packet.
@@ -252,7 +252,7 @@ impl Run {
     /// Begins to end: no further packet is captured.
     fn end(&mut self, reason: Reason, longest: Duration) -> io::Result<()> {
         if self.ending.is_none() {
-            filter::attach(self.ring.as_fd(), &program::nothing())?;
+            filter::attach(self.ring.as_fd(), &Program::none().encode())?;
             self.count.read(self.ring.as_fd())?;
             let deadline = Instant::now() + longest;
             self.ending = Some(Ending { reason, deadline, drained: false });

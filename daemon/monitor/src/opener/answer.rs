@@ -14,7 +14,7 @@ use super::judge::{self, Refusal};
 use super::judge_message::{self, Message};
 use super::other_namespace::{self, OtherNamespace};
 use crate::capture::{Opened, Order};
-use crate::request::{Answer, Network, Question, Request};
+use crate::request::{Answer, OpenerRequest, Request, SelectedNamespace};
 use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
@@ -56,19 +56,19 @@ pub(super) struct Client<'a, C> {
 pub(super) fn answer<S: KernelSocket, C: Connection>(
     kernel: &impl SystemCalls<S, C>,
     client: Client<'_, C>,
-    question: Question,
+    opener_request: OpenerRequest,
     socket: Option<S>,
 ) -> Outcome {
-    perform(kernel, client, question, socket).unwrap_or_else(Outcome::from)
+    perform(kernel, client, opener_request, socket).unwrap_or_else(Outcome::from)
 }
 
 fn perform<S: KernelSocket, C: Connection>(
     kernel: &impl SystemCalls<S, C>,
     client: Client<'_, C>,
-    question: Question,
+    opener_request: OpenerRequest,
     socket: Option<S>,
 ) -> Result<Outcome, Refusal> {
-    let Question { network, request } = question;
+    let OpenerRequest { network, request } = opener_request;
     let Client { rights, connection } = client;
     if !request.is_within_limits() {
         return Err(Refusal::Nonsense("it sent a request beyond the limits"));
@@ -133,7 +133,7 @@ fn perform<S: KernelSocket, C: Connection>(
 fn open_capture<S: KernelSocket, C: Connection>(
     kernel: &impl SystemCalls<S, C>,
     client: Client<'_, C>,
-    (network, passed): (&Network, Option<S>),
+    (network, passed): (&SelectedNamespace, Option<S>),
     order: Order,
 ) -> Result<Outcome, Refusal> {
     let found = other_namespace::look_up(kernel, network, client.connection, passed)?;

@@ -16,7 +16,7 @@ use super::workers::lock;
 use crate::capture::{Interface, Order, joined};
 use crate::channel::ChannelError;
 use crate::reader::message::{OrderChannel, ReaderOrder, ReaderReport};
-use crate::request::{Answer, CaptureLimit, Network, Question, Request};
+use crate::request::{Answer, CaptureLimit, OpenerRequest, Request, SelectedNamespace};
 use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
@@ -69,7 +69,7 @@ impl Reader {
 }
 
 /// Drops a reader apart: sockets that it has not received are closed then, which takes some ten milliseconds for each.
-fn drop_apart(reader: Option<Reader>) {
+fn drop_on_thread(reader: Option<Reader>) {
     if let Some(reader) = reader {
         thread::spawn(move || drop(reader));
     }
@@ -88,12 +88,12 @@ impl Captures {
     pub(super) fn add_reader(&self, worker: u64, account: u32, channel: OwnedFd) {
         let (channel, running) = (OrderChannel::over(channel), BTreeMap::new());
         let reader = Reader { channel, account, running };
-        drop_apart(lock(&self.readers).insert(worker, reader));
+        drop_on_thread(lock(&self.readers).insert(worker, reader));
     }
 
     /// Forgets a worker that has ended. Its reader ends without it.
     pub(super) fn forget(&self, worker: u64) {
-        drop_apart(lock(&self.readers).remove(&worker));
+        drop_on_thread(lock(&self.readers).remove(&worker));
     }
 
     pub(super) fn serve<S: KernelSocket, C: Connection>(
@@ -101,14 +101,14 @@ impl Captures {
         kernel: &impl SystemCalls<S, C>,
         worker: u64,
         client: Client<'_, C>,
-        question: Question,
+        opener_request: OpenerRequest,
         passed: Option<S>,
     ) -> Outcome {
-        match question {
-            Question { network, request: Request::Capture { capture, order } } => {
+        match opener_request {
+            OpenerRequest { network, request: Request::Capture { capture, order } } => {
                 self.open(kernel, worker, client, (network, passed), (capture, order))
             }
-            Question {
+            OpenerRequest {
                 network: _,
                 request: Request::SetCaptureFilter { request, capture, program },
             } => self.set_filter(worker, client.rights, (request, capture), program),
@@ -121,15 +121,16 @@ impl Captures {
         kernel: &impl SystemCalls<S, C>,
         worker: u64,
         client: Client<'_, C>,
-        (network, passed): (Network, Option<S>),
+        (network, passed): (SelectedNamespace, Option<S>),
         (capture, order): (u64, Order),
     ) -> Outcome {
         if let Err(refused) = self.reserve(worker, capture, order.buffer_bytes) {
             return refused;
         }
-        let question = Question { network, request: Request::Capture { capture, order } };
+        let opener_request =
+            OpenerRequest { network, request: Request::Capture { capture, order } };
         // Not under the lock: it takes some ten milliseconds.
-        let outcome = match answer(kernel, client, question, passed) {
+        let outcome = match answer(kernel, client, opener_request, passed) {
             Outcome::Capture(socket, opened, namespace) => {
                 let (order, interfaces) = (opened.order.clone(), opened.interfaces());
                 let kept = Kept { order, interfaces, namespace };
@@ -154,7 +155,7 @@ impl Captures {
             .filter_map(|(worker, one)| (!one.follow()).then_some(*worker))
             .collect();
         for worker in ended {
-            drop_apart(readers.remove(&worker));
+            drop_on_thread(readers.remove(&worker));
         }
         let sum = |counts: &dyn Fn(&Reader) -> bool| {
             let readers = readers.values().filter(|one| counts(one));

@@ -7,7 +7,7 @@ use sockbroker_policy::Policy;
 use super::answer::{Client, answer};
 use super::workers::{InForce, Named, Worker};
 use crate::message::WorkerPeer;
-use crate::request::{Answer, Question};
+use crate::request::{Answer, OpenerRequest};
 use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
@@ -47,14 +47,14 @@ impl Opener {
     pub fn serve<S: KernelSocket, C: Connection>(
         &mut self,
         calls: &impl SystemCalls<S, C>,
-        question: Question,
+        opener_request: OpenerRequest,
         connection: C,
         socket: Option<S>,
     ) -> Outcome {
         match self.worker.rights(connection, &self.in_force) {
             Named::Connection(rights) => {
                 let client = Client { rights: &rights, connection };
-                answer(calls, client, question, socket)
+                answer(calls, client, opener_request, socket)
             }
             Named::HungUp | Named::Unknown => Outcome::Answer(Answer::HungUp),
             Named::Nonsense(reason) => Outcome::Nonsense(reason),

@@ -27,7 +27,7 @@ pub use host::{CaptureLimits, Host};
 pub use namespaces::{
     Found, Namespaces, Selected, TO_ENTER_NETWORKS, can_enter_networks, interfaces_in, open_in,
 };
-pub use rcvall::{nothing, open as open_rcvall, serves as serves_rcvall};
+pub use rcvall::{open as open_rcvall, serves as serves_rcvall};
 pub use run::run;
 pub use shared::RunError;
 

@@ -12,7 +12,9 @@ use sockbroker_sys::namespace::{self, NetworkNamespace};
 use sockbroker_sys::{interface, socket};
 
 use super::rcvall;
-use crate::request::{INTERFACES_MAX, InterfaceList, InterfaceQuery, Network, Unreachable};
+use crate::request::{
+    INTERFACES_MAX, InterfaceList, InterfaceQuery, SelectedNamespace, Unreachable,
+};
 
 /// The network namespaces that this process can reach.
 #[derive(Debug)]
@@ -123,7 +125,7 @@ impl Namespaces {
 /// A network namespace that a broker of one process looks up: how the client selects it, and what it needs for that.
 #[derive(Debug, Clone, Copy)]
 pub struct Selected<'a> {
-    pub network: &'a Network,
+    pub network: &'a SelectedNamespace,
     pub connection: Option<BorrowedFd<'a>>,
     pub passed: Option<BorrowedFd<'a>>,
 }
@@ -131,11 +133,13 @@ pub struct Selected<'a> {
 impl Selected<'_> {
     fn find(self, namespaces: &Namespaces) -> Result<Found<NetworkNamespace>, Unreachable> {
         let found = match (self.network, self.connection, self.passed) {
-            (Network::Named(name), ..) => namespaces.named(name)?,
-            (Network::Caller, Some(connection), _) => namespaces.of_connection(connection)?,
-            (Network::Passed, _, Some(passed)) => namespaces.passed(passed)?,
-            (Network::Broker, ..) => return Err(Unreachable::BrokersOwn),
-            (Network::Caller, None, _) | (Network::Passed, _, None) => {
+            (SelectedNamespace::Named(name), ..) => namespaces.named(name)?,
+            (SelectedNamespace::Caller, Some(connection), _) => {
+                namespaces.of_connection(connection)?
+            }
+            (SelectedNamespace::Passed, _, Some(passed)) => namespaces.passed(passed)?,
+            (SelectedNamespace::Broker, ..) => return Err(Unreachable::BrokersOwn),
+            (SelectedNamespace::Caller, None, _) | (SelectedNamespace::Passed, _, None) => {
                 return Err(Unreachable::Failed(libc::ENOTSOCK));
             }
         };
@@ -156,7 +160,7 @@ pub fn open_in(
     namespaces.create(&selected.find(namespaces)?, spec)
 }
 
-/// Interfaces of another network namespace, likewise.
+/// Interfaces of another network namespace, for a broker of one process.
 pub fn interfaces_in(
     namespaces: &Namespaces,
     selected: Selected<'_>,

@@ -6,7 +6,7 @@ use sockbroker_policy::netns::Netns;
 use super::calls::SystemCalls;
 use super::judge::Refusal;
 use super::namespaces::Found;
-use crate::request::{Network, Unreachable};
+use crate::request::{SelectedNamespace, Unreachable};
 use crate::socket_facts::KernelSocket;
 use crate::subject::Connection;
 
@@ -19,31 +19,33 @@ pub(super) struct OtherNamespace<N> {
 /// Looks up the namespace in which a worker wants a socket, and what rules judge of it. `None` for the broker's own.
 pub(super) fn look_up<S: KernelSocket, C: Connection, K: SystemCalls<S, C>>(
     kernel: &K,
-    network: &Network,
+    network: &SelectedNamespace,
     connection: C,
     passed: Option<S>,
 ) -> Result<Option<OtherNamespace<K::Namespace>>, Refusal> {
     let (found, name) = match network {
-        Network::Broker => return Ok(None),
-        Network::Caller => (kernel.network_of(connection)?, None),
-        Network::Named(name) => {
+        SelectedNamespace::Broker => return Ok(None),
+        SelectedNamespace::Caller => (kernel.network_of(connection)?, None),
+        SelectedNamespace::Named(name) => {
             let netns = name.parse().map_err(|_text| NOT_A_NAME)?;
             let Netns::Named(name) = netns else { return Err(NOT_A_NAME) };
             (kernel.named_network(&name)?, Some(name))
         }
-        Network::Passed => {
+        SelectedNamespace::Passed => {
             let passed = passed.ok_or(Refusal::Nonsense("it sent no network namespace"))?;
             (kernel.passed_network(passed)?, None)
         }
     };
     match (kernel.own_network() == Some(found.cookie), name) {
-        (true, None) if *network == Network::Passed => Err(Unreachable::BrokersOwn.into()),
+        (true, None) if *network == SelectedNamespace::Passed => {
+            Err(Unreachable::BrokersOwn.into())
+        }
         // The caller is in the broker's namespace.
         (true, None) => Ok(None),
         (true, Some(_)) => Err(Unreachable::BrokersOwn.into()),
         (false, name) => {
             let is_callers = connection.network().is_ok_and(|own| own == found.cookie);
-            let is_passed = *network == Network::Passed;
+            let is_passed = *network == SelectedNamespace::Passed;
             let is_owned = is_passed && is_owned(connection, found.owner);
             if is_passed && !is_owned {
                 return Err(Unreachable::NotOwned.into());
@@ -66,7 +68,7 @@ const NOT_A_NAME: Refusal = Refusal::Nonsense("it sent a wrong name of a network
 /// looked up again.
 pub(super) fn of_socket<S: KernelSocket, C: Connection>(
     kernel: &impl SystemCalls<S, C>,
-    network: &Network,
+    network: &SelectedNamespace,
     connection: C,
     socket: S,
 ) -> Result<Namespace, Refusal> {
@@ -77,15 +79,15 @@ pub(super) fn of_socket<S: KernelSocket, C: Connection>(
     }
     let is_callers = connection.network().is_ok_and(|own| own == cookie);
     let name = match network {
-        Network::Broker | Network::Caller | Network::Passed => None,
-        Network::Named(name) => {
+        SelectedNamespace::Broker | SelectedNamespace::Caller | SelectedNamespace::Passed => None,
+        SelectedNamespace::Named(name) => {
             let Ok(Netns::Named(name)) = name.parse() else { return Err(NOT_A_NAME) };
             // The file can be gone, or belong to another namespace by now.
             let found = kernel.named_network(&name);
             found.is_ok_and(|found| found.cookie == cookie).then_some(name)
         }
     };
-    let is_owned = *network == Network::Passed
+    let is_owned = *network == SelectedNamespace::Passed
         && socket.network_owner().is_ok_and(|owner| is_owned(connection, owner));
     Ok(Namespace::Other(Other { is_callers, is_owned, name }))
 }

@@ -4,13 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use sockbroker_bpf::Program;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::{filter, socket};
-
-/// A filter that drops everything: one instruction, `BPF_RET | BPF_K` with 0.
-pub fn nothing() -> Vec<u8> {
-    [&6_u16.to_ne_bytes()[..], &[0; 6]].concat()
-}
 
 /// Whether the emulation serves a kind of socket.
 pub fn serves(spec: SocketSpec) -> bool {
@@ -21,6 +17,6 @@ pub fn serves(spec: SocketSpec) -> bool {
 pub fn open() -> io::Result<OwnedFd> {
     // With protocol 0 nothing is queued before the filter is attached.
     let descriptor = socket::create(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
-    filter::attach(descriptor.as_fd(), &nothing())?;
+    filter::attach(descriptor.as_fd(), &Program::none().encode())?;
     Ok(descriptor)
 }

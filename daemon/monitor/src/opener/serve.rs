@@ -14,7 +14,7 @@ use super::host::Host;
 use super::shared::{Opener, close, shut_down};
 use super::workers::{Named, Worker, WorkerChannel, is_network, is_socket, lock};
 use crate::channel::ChannelError;
-use crate::request::{Answer, Question, Request};
+use crate::request::{Answer, OpenerRequest, Request};
 
 /// Why a worker is served no longer.
 enum End {
@@ -75,7 +75,7 @@ fn serve_next<H: Host + Send + 'static>(
     events: &mut Events,
     closing: &mut PromptClose,
 ) -> Result<(), End> {
-    let (question, descriptors) = match channel.receive() {
+    let (opener_request, descriptors) = match channel.receive() {
         Ok(received) => received,
         Err(ChannelError::NotReady) => {
             return events.wait(None).map(drop).map_err(|_error| End::Gone);
@@ -92,20 +92,20 @@ fn serve_next<H: Host + Send + 'static>(
             return Err(End::nonsense("its channel failed"));
         }
     };
-    let last = usize::from(question.passes_network());
+    let last = usize::from(opener_request.passes_network());
     let sockets = descriptors.iter().rev().skip(last);
     if !sockets.into_iter().all(is_socket) {
         return Err(End::Nonsense { reason: "it sent a file in place of a socket", descriptors });
     }
-    if question.passes_network() && !descriptors.last().is_some_and(is_network) {
+    if opener_request.passes_network() && !descriptors.last().is_some_and(is_network) {
         return Err(End::Nonsense {
             reason: "it sent another file as a network namespace",
             descriptors,
         });
     }
-    // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
+    // The monitor sends the cookie of a connection, and the channel of a reader, before the worker gets them.
     let (connection, _) = parts(&descriptors);
-    let lacks_reader = matches!(question.request, Request::Capture { .. })
+    let lacks_reader = matches!(opener_request.request, Request::Capture { .. })
         && !opener.captures.has_reader(worker.number);
     if lacks_reader || connection.is_some_and(|named| !worker.has(named)) {
         match opener.follow_monitor(closing) {
@@ -117,7 +117,7 @@ fn serve_next<H: Host + Send + 'static>(
             }
         }
     }
-    let (answer, made) = match outcome(opener, worker, question, &descriptors) {
+    let (answer, made) = match outcome(opener, worker, opener_request, &descriptors) {
         Outcome::Answer(answer) => (answer, None),
         Outcome::Socket(made, spec) => (Answer::Socket, Some((made, spec))),
         // It is with the reader, or was refused.
@@ -156,7 +156,7 @@ fn pass(
 fn outcome<H: Host + Send + 'static>(
     opener: &Opener<H>,
     worker: &Worker,
-    question: Question,
+    opener_request: OpenerRequest,
     descriptors: &[OwnedFd],
 ) -> Outcome {
     let (Some(connection), socket) = parts(descriptors) else {
@@ -165,17 +165,19 @@ fn outcome<H: Host + Send + 'static>(
     match worker.rights(connection, &opener.in_force()) {
         Named::Connection(rights) => {
             let client = Client { rights: &rights, connection };
-            match question.request {
-                Request::Capture { .. } | Request::SetCaptureFilter { .. } => {
-                    opener.captures.serve(&opener.kernel, worker.number, client, question, socket)
-                }
+            match opener_request.request {
+                Request::Capture { .. } | Request::SetCaptureFilter { .. } => opener
+                    .captures
+                    .serve(&opener.kernel, worker.number, client, opener_request, socket),
                 Request::Create { .. }
                 | Request::Bind { .. }
                 | Request::Connect { .. }
                 | Request::SetOption { .. }
                 | Request::Send { .. }
                 | Request::SetHostname { .. }
-                | Request::Interfaces { .. } => answer(&opener.kernel, client, question, socket),
+                | Request::Interfaces { .. } => {
+                    answer(&opener.kernel, client, opener_request, socket)
+                }
             }
         }
         Named::Nonsense(reason) => Outcome::Nonsense(reason),

@@ -21,7 +21,7 @@ use sockbroker_test_support::namespace;
 use super::*;
 use crate::channel::{AskError, Channel};
 use crate::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
-use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, Question, Request, Value};
+use crate::request::{Answer, Control, DATA_MAX, OpenerChannel, OpenerRequest, Request, Value};
 
 /// Allows everything to the user of the tests, who can be one that `everyone` leaves out.
 const ALL: &str = "[[rule]]\nname = \"all\"\nsubject = { users = [\"tester\"] }\n\
@@ -434,7 +434,8 @@ fn nonsense_ends_the_worker_and_no_other() {
         name: libc::SO_ATTACH_FILTER,
         value: Value::Bytes(vec![0; 16]),
     };
-    let encode = |request: &Request| postcard::to_stdvec(&Question::from(request.clone())).unwrap();
+    let encode =
+        |request: &Request| postcard::to_stdvec(&OpenerRequest::from(request.clone())).unwrap();
     let cases: [(Vec<u8>, usize, Option<BorrowedFd<'_>>); 8] = [
         (vec![200], 1, None),
         (encode(&NETLINK), 0, None),
@@ -471,7 +472,7 @@ fn a_socket_that_lingers_does_not_delay_others() {
     option::set_bytes(lingering.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
     while message::send(lingering.as_fd(), &[0; 10_000], libc::MSG_DONTWAIT).is_ok() {}
     // The last descriptors are those of the opener, in a request and in a channel that it closes.
-    let bytes = postcard::to_stdvec(&Question::from(mark(1))).unwrap();
+    let bytes = postcard::to_stdvec(&OpenerRequest::from(mark(1))).unwrap();
     let both = [connection.as_fd(), lingering.as_fd()];
     record::send(worker.as_fd(), &bytes, &both).unwrap();
     record::send(worker.as_fd(), &bytes, &both).unwrap();
@@ -490,7 +491,7 @@ fn requests_on_one_channel_do_not_wait_for_those_on_the_other() {
     let [prompt, slow] = monitor.worker_sockets(16);
     let (connection, _client) = monitor.connection(16);
     let mut prompt = OpenerChannel::over(prompt).unwrap();
-    let request = postcard::to_stdvec(&Question::from(NETLINK)).unwrap();
+    let request = postcard::to_stdvec(&OpenerRequest::from(NETLINK)).unwrap();
     let both = [connection.as_fd()];
     // Nobody receives the answers to these.
     for _ in 0..64 {
@@ -505,7 +506,7 @@ fn a_worker_that_does_not_read_its_answers_ends_on_both_channels() {
     let monitor = Monitor::start(ALL);
     let [prompt, slow] = monitor.worker_sockets(16);
     let (connection, _client) = monitor.connection(16);
-    let request = postcard::to_stdvec(&Question::from(NETLINK)).unwrap();
+    let request = postcard::to_stdvec(&OpenerRequest::from(NETLINK)).unwrap();
     // Until there is no room for a further answer. Now and then there is none for a request.
     while !monitor.has_message() {
         record::send(slow.as_fd(), &request, &[connection.as_fd()]).ok();

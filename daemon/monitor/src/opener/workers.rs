@@ -12,7 +12,7 @@ use sockbroker_sys::{namespace, socket};
 
 use crate::channel::Channel;
 use crate::message::WorkerPeer;
-use crate::request::{Answer, Question};
+use crate::request::{Answer, OpenerRequest};
 use crate::subject::Connection;
 
 /// The rights of a connection's subject under the policy of a generation.
@@ -23,7 +23,7 @@ struct Selected {
 }
 
 /// The opener's end of a channel to a worker.
-pub(super) type WorkerChannel = Channel<Answer, Question>;
+pub(super) type WorkerChannel = Channel<Answer, OpenerRequest>;
 
 /// A worker.
 #[derive(Debug)]

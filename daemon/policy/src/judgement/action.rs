@@ -30,7 +30,6 @@ macro_rules! socket_requests {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub struct $name {
-            /// The socket.
             pub socket: SocketSpec,
         }
 
@@ -80,7 +79,6 @@ host_requests! {
 /// Make a socket or a pair. A packet socket with a protocol captures from all interfaces at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Create {
-    /// The socket.
     pub socket: SocketSpec,
 }
 
@@ -99,7 +97,6 @@ impl Request for Create {
 /// Pass a descriptor to the client.
 #[derive(Debug, Clone)]
 pub struct Handover {
-    /// The socket.
     pub socket: SocketSpec,
     /// The rule that denies what the holder could then do without the broker.
     pub escapes: Option<Arc<str>>,
@@ -117,7 +114,6 @@ impl Request for Handover {
 pub struct Adopt<D> {
     /// The domain, type and protocol that the kernel reports.
     pub socket: SocketSpec,
-    /// The descriptor.
     pub descriptor: D,
 }
 
@@ -130,7 +126,6 @@ impl<D> Request for Adopt<D> {
 /// `shutdown`.
 #[derive(Debug, Clone, Copy)]
 pub struct Shutdown {
-    /// The socket.
     pub socket: SocketSpec,
     /// `SHUT_*`.
     pub how: i32,
@@ -145,9 +140,7 @@ impl Request for Shutdown {
 /// Switch a capture by `SIO_RCVALL` on or off.
 #[derive(Debug, Clone)]
 pub struct Capture {
-    /// The socket.
     pub socket: SocketSpec,
-    /// The interface.
     pub interface: Option<String>,
     /// `RCVALL_ON`.
     pub on: bool,
@@ -252,7 +245,6 @@ impl OptionValue {
 /// `getsockopt`.
 #[derive(Debug, Clone, Copy)]
 pub struct GetOption {
-    /// The socket.
     pub socket: SocketSpec,
     /// `SOL_*`.
     pub level: i32,
@@ -272,13 +264,11 @@ impl Request for GetOption {
 /// `setsockopt`.
 #[derive(Debug, Clone)]
 pub struct SetOption {
-    /// The socket.
     pub socket: SocketSpec,
     /// `SOL_*`.
     pub level: i32,
     /// `SO_*`.
     pub name: i32,
-    /// The value.
     pub value: OptionValue,
     /// The multicast group that the value names.
     pub group: Option<SocketName>,
@@ -305,7 +295,6 @@ impl SetOption {
         }
     }
 
-    /// Its class.
     pub fn class(&self) -> OptionClass {
         class_of(self.socket.domain, self.level, self.name)
     }
@@ -335,7 +324,6 @@ impl Request for SetOption {
 /// Attach or detach a filter of received packets.
 #[derive(Debug, Clone)]
 pub struct SetFilter {
-    /// The socket.
     pub socket: SocketSpec,
     /// The program to attach (`struct sock_filter`, 8 bytes each); `None` detaches.
     pub program: Option<Vec<u8>>,
@@ -355,7 +343,6 @@ impl Request for SetFilter {
 /// `ioctl` about an interface (`netdevice(7)`).
 #[derive(Debug, Clone)]
 pub struct InterfaceIoctl {
-    /// The request.
     pub request: u64,
     /// The name of the interface.
     pub name: String,
@@ -370,9 +357,7 @@ impl Request for InterfaceIoctl {
 /// `ioctl` with a known request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ioctl {
-    /// The socket.
     pub socket: SocketSpec,
-    /// The request.
     pub request: u64,
 }
 

@@ -52,16 +52,16 @@ pub fn makes_unix_calls(rule: &Rule) -> bool {
 
 impl Rule {
     fn needs(&self, need: Need) -> bool {
-        let is_elsewhere = !self.fields.netns.is_empty();
+        let reaches_other_namespaces = !self.fields.netns.is_empty();
         // There are no AF_UNIX sockets in other namespaces.
-        if is_elsewhere && need == Need::Identity {
+        if reaches_other_namespaces && need == Need::Identity {
             return false;
         }
+        // Netlink messages: netlink_ns_capable() in the handler of each; tried on Linux 6.18. Other namespaces: setns(2),
+        // and sock_ioctl() for SIOCGSKNS.
         let messages = self.fields.netlink.iter().any(|class| *class != MessageClass::Get);
-        // setns(2), and sock_ioctl() for SIOCGSKNS.
-        // netlink_ns_capable() in the handler of each message; tried on Linux 6.18.
         (need == Administration && messages)
-            || is_elsewhere && [Need::System, Administration].contains(&need)
+            || reaches_other_namespaces && [Need::System, Administration].contains(&need)
             || TABLE.iter().any(|row| row.need == need && row.is_granted_by(self))
     }
 }

@@ -3,7 +3,7 @@
 use crate::language::operand::Operand;
 use crate::language::rule::Rule;
 
-/// The operands that the rules about a verb look at. The broker does not find out the others.
+/// The operands that the rules about a verb depend on. The broker does not determine the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of five")]
 pub struct Operands {
@@ -20,7 +20,7 @@ pub struct Operands {
 }
 
 impl Operands {
-    /// Adds those that a rule looks at.
+    /// Adds those that a rule depends on.
     pub(super) fn add(&mut self, rule: &Rule) {
         rule.fields.present().for_each(|operand| self.add_field(operand));
     }

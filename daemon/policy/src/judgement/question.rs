@@ -17,7 +17,6 @@ use sockbroker_proto::socket_spec::SocketSpec;
 /// that names it matches.
 #[derive(Debug, Clone)]
 pub struct Question<'a> {
-    /// The verb.
     pub verb: Verb,
     /// The socket, as [`SocketSpec::judged`] gives it.
     pub socket: Option<SocketSpec>,
@@ -25,7 +24,6 @@ pub struct Question<'a> {
     pub local: Option<Endpoint<'a>>,
     /// The address at the other end; for multicast options the group.
     pub remote: Option<Endpoint<'a>>,
-    /// The interface.
     pub interface: Option<&'a str>,
     /// The network namespace of the socket.
     pub namespace: &'a Namespace,

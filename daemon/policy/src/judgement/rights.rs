@@ -130,8 +130,8 @@ impl Rights {
         self.by_verb.get(verb.index())
     }
 
-    /// The operands that the rules about a verb look at.
-    pub fn looks_at(&self, verb: Verb) -> Operands {
+    /// The operands that the rules about a verb depend on.
+    pub fn depends_on(&self, verb: Verb) -> Operands {
         self.about(verb).map(|rules| rules.operands).unwrap_or_default()
     }
 

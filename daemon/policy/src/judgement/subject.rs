@@ -13,7 +13,7 @@ use crate::language::subjects::Subjects;
 /// The caller, fixed when its connection was accepted.
 ///
 /// It describes the process that connected, at that moment. What is unknown is `None`: a rule
-/// that grants and looks at it does not match, and a rule that denies and looks at it does.
+/// that grants and depends on it does not match, and a rule that denies and depends on it does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// The user id.

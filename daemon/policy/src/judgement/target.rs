@@ -57,7 +57,7 @@ pub enum SocketName {
     Address(Address),
     /// A file that a call of this broker bound or connected to.
     File(Arc<FileFacts>),
-    /// There is one, and it is unknown: a `deny` that looks at it matches.
+    /// There is one, and it is unknown: a `deny` that depends on it matches.
     Unknown,
 }
 

@@ -24,7 +24,6 @@ use sockbroker_proto::socket_spec::SocketSpec;
 /// `bind`.
 #[derive(Debug, Clone)]
 pub struct Bind {
-    /// The socket.
     pub socket: SocketSpec,
     /// The address, after resolution.
     pub target: Target,
@@ -58,11 +57,9 @@ impl Request for Bind {
 /// `listen`.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// The socket.
     pub socket: SocketSpec,
-    /// The backlog.
     pub backlog: i32,
-    /// The name it is bound to, where a rule looks at it.
+    /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
 }
 
@@ -77,7 +74,7 @@ impl Request for Listen {
 pub struct Accept {
     /// The socket that listens.
     pub socket: SocketSpec,
-    /// The name it is bound to, where a rule looks at it.
+    /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
 }
 
@@ -90,13 +87,12 @@ impl Request for Accept {
 /// `connect`.
 #[derive(Debug, Clone)]
 pub struct Connect {
-    /// The socket.
     pub socket: SocketSpec,
     /// The address, after resolution: never one that the kernel would replace by another.
     pub target: Target,
-    /// The name it is bound to, where a rule looks at it.
+    /// The name it is bound to, if a rule depends on it.
     pub local: Option<SocketName>,
-    /// The interfaces that the address and the socket name, where a rule looks at them.
+    /// The interfaces that the address and the socket name, if a rule depends on them.
     pub interfaces: Vec<String>,
     /// The time since this session looked the address up.
     pub looked_up: Option<Duration>,
@@ -171,7 +167,6 @@ pub struct MessageContents {
 /// Any sending call.
 #[derive(Debug)]
 pub struct Send {
-    /// The socket.
     pub socket: SocketSpec,
     /// The destination of this message, after resolution: never one in whose place the kernel would put
     /// another.
@@ -180,9 +175,9 @@ pub struct Send {
     pub contents: MessageContents,
     /// Further ends that it may reach, where a rule asks for them: the peer, the header's destination.
     pub remotes: Vec<SocketName>,
-    /// The sources it can have, where a rule looks at them: of the socket, the message, its header.
+    /// The sources it can have, if a rule depends on them: of the socket, the message, its header.
     pub locals: Vec<SocketName>,
-    /// The interfaces that the message or the socket names, where a rule looks at them.
+    /// The interfaces that the message or the socket names, if a rule depends on them.
     pub interfaces: Vec<String>,
     /// The time since this session looked the destination up.
     pub looked_up: Option<Duration>,
@@ -307,11 +302,10 @@ impl Request for Send {
 /// Any receiving call. On a packet socket it captures.
 #[derive(Debug, Clone)]
 pub struct Receive {
-    /// The socket.
     pub socket: SocketSpec,
-    /// The ends it can be connected to, where a rule looks at them.
+    /// The ends it can be connected to, if a rule depends on them.
     pub peers: Vec<SocketName>,
-    /// For a packet socket: the interface it is bound to, where a rule looks at it.
+    /// For a packet socket: the interface it is bound to, if a rule depends on it.
     pub interface: Option<String>,
     /// The most bytes of each message.
     pub length: usize,

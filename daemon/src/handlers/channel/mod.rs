@@ -155,7 +155,7 @@ fn pass(
     let (own, clients) = ClientEnd::pair(call.connection().user())?;
     let pump = pump(call.clone(), pending, entry, own, framing);
     call.session().run("channel", pump.run());
-    call.give_descriptor(clients);
+    call.attach_descriptor(clients);
     Ok(ChannelOpened { fd: true, r#type, token: None, path: None, seconds: None })
 }
 

@@ -95,8 +95,8 @@ impl SocketEnd {
                 FromStream::Data(data) => Received::Data(data),
             });
         }
-        let senders = self.call.senders(&self.entry);
-        let receiving = receive::receive_for_channel(&permitted, senders.as_deref(), waits);
+        let sender_check = self.call.sender_check(&self.entry);
+        let receiving = receive::receive_for_channel(&permitted, sender_check.as_deref(), waits);
         let received = receiving.await?;
         // The policy may have been replaced, and the session restricted, while it waited.
         let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;

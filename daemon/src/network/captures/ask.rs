@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sockbroker_monitor::request::{Answer, CaptureLimit, Question, Request};
+use sockbroker_monitor::request::{Answer, CaptureLimit, OpenerRequest, Request};
 use sockbroker_policy::namespace::Namespace;
 
 use crate::config::limits::Limits;
@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::error::netns::Reason;
 use crate::error::{During, LimitExceeded, OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
-use crate::network::opener::as_network;
+use crate::network::opener::as_selected;
 use crate::network::other_namespace;
 
 /// Asks the opener for something about a capture in a network namespace, whose descriptor the client may have passed.
@@ -21,8 +21,9 @@ pub(super) async fn ask(
     limits: &Limits,
 ) -> OpResult<()> {
     let call = request.call();
-    let question = Question { network: as_network(namespace), request };
-    let Some(answered) = caller.privileged().ask_apart(question, passed).await else {
+    let opener_request = OpenerRequest { network: as_selected(namespace), request };
+    let Some(answered) = caller.privileged().ask_slow_without_socket(opener_request, passed).await
+    else {
         return Err(OpError::Os { call, errno: libc::ECONNRESET });
     };
     match answered.during(call)? {

@@ -105,7 +105,7 @@ impl CaptureSource {
         let mut interfaces = Vec::new();
         match &expected.way {
             Some(Way::Own((captures, _))) => {
-                let (socket, opened) = begin_apart(made, order, scopes).await?;
+                let (socket, opened) = begin_on_thread(made, order, scopes).await?;
                 interfaces = opened.interfaces();
                 captures.start(number, opened, socket);
             }
@@ -149,7 +149,7 @@ impl Drop for Expected {
 }
 
 /// Begins on a thread, because it takes some ten milliseconds; on a new socket, unless one was made elsewhere.
-async fn begin_apart(
+async fn begin_on_thread(
     made: Option<OwnedFd>,
     order: Order,
     scopes: Vec<CaptureScope>,

@@ -87,8 +87,8 @@ impl Section {
     fn interface(&self, interface: u32) -> Result<Interface, FormatError> {
         let interfaces = self.interfaces.len();
         let unknown = FormatError::UnknownInterface { interface, interfaces };
-        let place = usize::try_from(interface).unwrap_or(usize::MAX);
-        self.interfaces.get(place).copied().ok_or(unknown)
+        let index = usize::try_from(interface).unwrap_or(usize::MAX);
+        self.interfaces.get(index).copied().ok_or(unknown)
     }
 
     fn describe<'a>(&mut self, body: &'a [u8]) -> Result<InterfaceBlock<'a>, FormatError> {

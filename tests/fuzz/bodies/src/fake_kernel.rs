@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sockbroker_monitor::capture::{Opened, Order};
 use sockbroker_monitor::opener::fuzzing::{Found, OutgoingMessage, SystemCalls};
 use sockbroker_monitor::request::{
-    Control, InterfaceList, InterfaceQuery, Network, Request, Unreachable, Value,
+    Control, InterfaceList, InterfaceQuery, Request, SelectedNamespace, Unreachable, Value,
 };
 use sockbroker_monitor::socket_facts::KernelSocket;
 use sockbroker_monitor::subject::Connection;
@@ -71,7 +71,7 @@ pub struct Scene {
     pub accepted: Vec<u64>,
     pub closed: Vec<u64>,
     pub connection: Named,
-    pub network: Network,
+    pub network: SelectedNamespace,
     pub request: Request,
     pub socket: Option<Socket>,
     /// The error number of the call.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use sockbroker_monitor::capture::Order;
-use sockbroker_monitor::request::{Control, Network, Value};
+use sockbroker_monitor::request::{Control, SelectedNamespace, Value};
 use sockbroker_policy::option::{OptionClass, class_of};
 use sockbroker_proto::address::Address;
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -168,12 +168,14 @@ impl<'a> Elsewhere<'a> {
     /// The one with this cookie, as the scene knows it.
     fn of(scene: &'a Scene, cookie: u64) -> Self {
         let name = match &scene.network {
-            Network::Broker | Network::Caller | Network::Passed => None,
-            Network::Named(name) => Some(name.as_str()),
+            SelectedNamespace::Broker | SelectedNamespace::Caller | SelectedNamespace::Passed => {
+                None
+            }
+            SelectedNamespace::Named(name) => Some(name.as_str()),
         };
         let name = name.filter(|name| NETWORKS.contains(&(name, cookie)));
         let owner = scene.socket.as_ref().and_then(|socket| socket.owner);
-        let is_owned = scene.network == Network::Passed && owner == Some(scene.uid);
+        let is_owned = scene.network == SelectedNamespace::Passed && owner == Some(scene.uid);
         Self { is_callers: scene.connection.network == Some(cookie), is_owned, name }
     }
 }
@@ -185,9 +187,9 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
     match call {
         Call::Create(_) => {
             let is_own = match scene.network {
-                Network::Broker => true,
-                Network::Caller => scene.connection.network == own,
-                Network::Named(_) | Network::Passed => false,
+                SelectedNamespace::Broker => true,
+                SelectedNamespace::Caller => scene.connection.network == own,
+                SelectedNamespace::Named(_) | SelectedNamespace::Passed => false,
             };
             is_own && is_granted_here(uid, socket, call)
         }
@@ -202,9 +204,9 @@ pub(crate) fn is_granted(scene: &Scene, call: &Call) -> bool {
         Call::SetHostname(_) => is_granted_here(uid, socket, call),
         Call::Capture(None, _) => {
             let is_own = match scene.network {
-                Network::Broker => true,
-                Network::Caller => scene.connection.network == own,
-                Network::Named(_) | Network::Passed => false,
+                SelectedNamespace::Broker => true,
+                SelectedNamespace::Caller => scene.connection.network == own,
+                SelectedNamespace::Named(_) | SelectedNamespace::Passed => false,
             };
             is_own && is_granted_here(uid, socket, call)
         }

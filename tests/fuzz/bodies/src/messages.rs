@@ -15,7 +15,7 @@ use sockbroker_monitor::message::{
     FromOpener, FromReader, FromReaper, Nothing, ToMonitor, ToOpener, ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
-use sockbroker_monitor::request::{Answer, Question};
+use sockbroker_monitor::request::{Answer, OpenerRequest};
 use sockbroker_sys::record::Record;
 
 /// What happens to a record on its way.
@@ -34,7 +34,7 @@ const TYPES: [fn(&Arrival<'_>); 20] = [
     check::<ToReaper>,
     check::<FromReaper>,
     check::<Nothing>,
-    check::<Question>,
+    check::<OpenerRequest>,
     check::<Answer>,
     check::<ToCaller>,
     check::<FromCaller>,

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use sockbroker_monitor::message::WorkerPeer;
 use sockbroker_monitor::opener::fuzzing::{Opener, Outcome};
-use sockbroker_monitor::request::{Answer, Question, Request};
+use sockbroker_monitor::request::{Answer, OpenerRequest, Request};
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_proto::socket_spec::SocketSpec;
@@ -44,7 +44,8 @@ pub fn serve(scene: &Scene) -> Vec<Call> {
     let serve = |opener: &mut Opener| {
         let (connection, socket) = (&scene.connection, scene.socket.as_ref());
         let Scene { network, request, .. } = scene.clone();
-        let outcome = opener.serve(&recorder, Question { network, request }, connection, socket);
+        let outcome =
+            opener.serve(&recorder, OpenerRequest { network, request }, connection, socket);
         (outcome, recorder.take())
     };
     let (outcome, calls) = serve(&mut opener);

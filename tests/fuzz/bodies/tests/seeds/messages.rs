@@ -14,7 +14,7 @@ use sockbroker_monitor::message::{
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{
-    Answer, InterfaceQuery, Network, Question, Request, Unreachable,
+    Answer, InterfaceQuery, OpenerRequest, Request, SelectedNamespace, Unreachable,
 };
 use sockbroker_policy::subject::RemoteIdentity;
 
@@ -85,8 +85,8 @@ fn all() -> Request {
     Request::Interfaces { query: InterfaceQuery::All }
 }
 
-fn within(request: Request) -> Question {
-    Question { network: Network::Named("lab1".to_owned()), request }
+fn within(request: Request) -> OpenerRequest {
+    OpenerRequest { network: SelectedNamespace::Named("lab1".to_owned()), request }
 }
 
 /// Also of the policy reader and of the reaper.
@@ -105,9 +105,15 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
         ("from-reader-unusable", seed(4, &FromReader::Unusable("p:1: no".to_owned()))),
         ("to-reaper-hold", seed(5, &ToReaper::Hold)),
         ("from-reaper-full", seed(6, &FromReaper::Full)),
-        ("request-bind", seed(8, &Question::from(Request::Bind { address: inet(80) }))),
-        ("request-interfaces", seed(8, &Question { network: Network::Passed, request: all() })),
-        ("request-option", seed(8, &Question { network: Network::Caller, request: mark() })),
+        ("request-bind", seed(8, &OpenerRequest::from(Request::Bind { address: inet(80) }))),
+        (
+            "request-interfaces",
+            seed(8, &OpenerRequest { network: SelectedNamespace::Passed, request: all() }),
+        ),
+        (
+            "request-option",
+            seed(8, &OpenerRequest { network: SelectedNamespace::Caller, request: mark() }),
+        ),
         ("request-send", seed(8, &within(marked(Some(10))))),
         ("answer-unreachable", seed(9, &Answer::Unreachable(Unreachable::Failed(1)))),
         ("answer-interfaces", seed(9, &Answer::Interfaces(vec![(1, "lo".to_owned())]))),

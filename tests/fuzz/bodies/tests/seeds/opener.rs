@@ -6,7 +6,7 @@ use sockbroker_fuzz_bodies::fake_kernel::{Named, OWN_NETWORK, Socket};
 use sockbroker_fuzz_bodies::granted::{MEMBER, NAMER, ROOT};
 use sockbroker_fuzz_bodies::opener::Scene;
 use sockbroker_monitor::capture::{Direction, Format, Order};
-use sockbroker_monitor::request::{Control, InterfaceQuery, Network, Request, Value};
+use sockbroker_monitor::request::{Control, InterfaceQuery, Request, SelectedNamespace, Value};
 use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 
@@ -73,7 +73,7 @@ fn scene(uid: u32, request: Request, socket: impl Into<Option<Socket>>) -> Scene
             uid: Some(uid),
             network: Some(OWN_NETWORK),
         },
-        network: Network::Broker,
+        network: SelectedNamespace::Broker,
         request,
         socket: socket.into(),
         fails: None,
@@ -231,7 +231,7 @@ pub(crate) fn networks() -> Vec<Seed> {
         scene.connection.network = Some(20);
         Scene { network, ..scene }
     };
-    let named = |name: &str| Network::Named(name.to_owned());
+    let named = |name: &str| SelectedNamespace::Named(name.to_owned());
     let of = |cookie, socket| Socket { network: cookie, ..socket };
     let own = |cookie, owner| Socket { network: cookie, owner: Some(owner), ..udp() };
     let priority = || option(libc::SOL_SOCKET, libc::SO_PRIORITY, &7_i32.to_ne_bytes());
@@ -239,7 +239,7 @@ pub(crate) fn networks() -> Vec<Seed> {
     let tcp = || create(libc::AF_INET, libc::SOCK_STREAM, 0);
     let bind = || Request::Bind { address: inet(80) };
     let capture = |names: &[&str]| Request::Capture { capture: 1, order: order(names) };
-    let (caller, lab1) = (|| Network::Caller, || named("lab1"));
+    let (caller, lab1) = (|| SelectedNamespace::Caller, || named("lab1"));
     let raw = create(libc::AF_INET, libc::SOCK_RAW, 1);
     vec![
         ("caller-create", within(caller(), scene(MEMBER, tcp(), None))),
@@ -263,17 +263,35 @@ pub(crate) fn networks() -> Vec<Seed> {
         ("named-here", within(named("own"), scene(MEMBER, packet(), None))),
         ("named-gone", within(named("gone"), scene(ROOT, packet(), None))),
         ("named-path", within(named("../lab1"), scene(ROOT, packet(), None))),
-        ("owned-create", within(Network::Passed, scene(MEMBER, tcp(), own(Some(30), MEMBER)))),
-        ("owned-by-another", within(Network::Passed, scene(MEMBER, tcp(), own(Some(30), ROOT)))),
-        ("owned-by-root", within(Network::Passed, scene(ROOT, tcp(), own(Some(30), ROOT)))),
-        ("owned-is-here", within(Network::Passed, scene(MEMBER, tcp(), own(Some(1), MEMBER)))),
-        ("owned-is-nothing", within(Network::Passed, scene(MEMBER, tcp(), None))),
-        ("owned-option", within(Network::Passed, scene(MEMBER, priority(), own(Some(30), MEMBER)))),
+        (
+            "owned-create",
+            within(SelectedNamespace::Passed, scene(MEMBER, tcp(), own(Some(30), MEMBER))),
+        ),
+        (
+            "owned-by-another",
+            within(SelectedNamespace::Passed, scene(MEMBER, tcp(), own(Some(30), ROOT))),
+        ),
+        (
+            "owned-by-root",
+            within(SelectedNamespace::Passed, scene(ROOT, tcp(), own(Some(30), ROOT))),
+        ),
+        (
+            "owned-is-here",
+            within(SelectedNamespace::Passed, scene(MEMBER, tcp(), own(Some(1), MEMBER))),
+        ),
+        ("owned-is-nothing", within(SelectedNamespace::Passed, scene(MEMBER, tcp(), None))),
+        (
+            "owned-option",
+            within(SelectedNamespace::Passed, scene(MEMBER, priority(), own(Some(30), MEMBER))),
+        ),
         (
             "owned-option-by-caller",
             within(caller(), scene(MEMBER, priority(), own(Some(30), MEMBER))),
         ),
-        ("owned-interfaces", within(Network::Passed, scene(MEMBER, all(), own(Some(30), MEMBER)))),
+        (
+            "owned-interfaces",
+            within(SelectedNamespace::Passed, scene(MEMBER, all(), own(Some(30), MEMBER))),
+        ),
         ("named-interfaces", within(lab1(), scene(MEMBER, all(), None))),
         ("named-interfaces-denied", within(named("lab2"), scene(ROOT, all(), None))),
         ("callers-interfaces", within(caller(), scene(MEMBER, all(), None))),

@@ -1,5 +1,5 @@
-//! Where a program runs whose sockets are in a named network namespace: in an empty network of its own, so that what the
-//! broker does not make reaches no other network either.
+//! The namespaces of a program whose sockets are in a named network namespace. The program runs in an empty network, so
+//! that a socket that the broker does not make reaches no network.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ const FILES: &str = "/etc/netns";
 const NAME_SERVICES: [&str; 3] =
     ["/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket"];
 
-/// Enters a user namespace in which the own user and group are the only ones: as root, or under their own ids.
+/// Enters a user namespace that maps only the user and the group of this process: to root, or to their own ids.
 pub(crate) fn enter_user_namespace(kinds: Namespaces, as_root: bool) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let within = |id: u32| if as_root { 0 } else { id };

@@ -1,0 +1,187 @@
+//! Persistent sessions over restarts, upgrades and crashes of the service, with the descriptor store of systemd.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Child;
+
+use sockbroker_test_support::{counts, until};
+
+use crate::crashes::{kill, wait_for, worker_of};
+use crate::environment::{self, System, installed_or_skip};
+use crate::guest::Guest;
+use crate::lifecycle::{CALL, is_replaced, output};
+use crate::upgrade::{put_later_version, upgrade};
+
+/// The program of the clients and their peers, in the guest.
+const PROGRAM: &str = "/var/lib/persistent.py";
+/// What alice may do with the default policy, and persistent sessions.
+const POLICY: &str = "version = 1\n[[rule]]\nname = \"persistent\"\n\
+                      subject = { groups = [\"sockbroker\"] }\nallow = [\"persist\"]\n";
+
+/// Installs the program and the rule.
+fn prepare(guest: &Guest) {
+    guest.write(PROGRAM, include_str!("persistent.py"));
+    guest.write("/etc/sockbroker/policy.d/persist.toml", POLICY);
+    guest.ok(&format!("chmod 644 {PROGRAM}; systemctl restart sockbrokerd.service"));
+}
+
+/// Runs a step of the program as alice, and returns its output.
+fn step(guest: &Guest, arguments: &str) -> String {
+    guest.ok_as("alice", &format!("exec python3 {PROGRAM} {arguments}")).trim().to_owned()
+}
+
+/// Starts a step as alice, and waits until it has begun.
+fn begin(guest: &Guest, arguments: &str) -> Child {
+    let mut child = guest.start_as("alice", &format!("exec python3 {PROGRAM} {arguments} 2>&1"));
+    let mut line = String::new();
+    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n", "{}{}", output(&mut child), guest.log());
+    child
+}
+
+/// A session of alice with sockets, and their peer.
+struct Session<'a> {
+    guest: &'a Guest,
+    peer: Child,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the session. `outlives` is what the broker states.
+    fn open(guest: &'a Guest, outlives: &str) -> Self {
+        let peer = begin(guest, "echo");
+        assert_eq!(step(guest, "begin"), outlives);
+        Self { guest, peer }
+    }
+
+    /// Makes an event happen while a connection, data and a datagram wait, and checks that the session is as before.
+    fn outlives(&self, event: &str, epoch: &str, happen: impl FnOnce(&Guest)) {
+        let mut knocking = begin(self.guest, &format!("knock '{event}'"));
+        happen(self.guest);
+        assert_eq!(step(self.guest, &format!("check '{event}' {epoch}")), "as before", "{event}");
+        assert_eq!(output(&mut knocking), "answered\n", "{event}");
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let _ended = self.peer.kill().and_then(|()| self.peer.wait());
+    }
+}
+
+/// Kills the worker of alice.
+fn kill_worker(guest: &Guest) {
+    kill(guest, wait_for(guest, &worker_of(guest, "alice")));
+}
+
+/// Sends a signal to the monitor, and waits until the service runs in another process.
+fn signal(guest: &Guest, name: &str) {
+    let process = guest.property("MainPID");
+    guest.ok(&format!("kill -{name} {process}"));
+    assert!(is_replaced(guest, &process), "{}", guest.log());
+}
+
+/// Returns the sessions that the administrator sees, without the header.
+fn sessions(guest: &Guest) -> Vec<String> {
+    guest.ok("sockbroker sessions").lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn persistent_session_outlives_everything_while_systemd_keeps_its_sockets() {
+    let test = "persistent_session_outlives_everything_while_systemd_keeps_its_sockets";
+    let Some(guest) = installed_or_skip(test) else { return };
+    prepare(&guest);
+    assert_eq!(guest.property("FileDescriptorStorePreserve"), "yes");
+    let session = Session::open(&guest, "service");
+    session.outlives("no event", "same", |_| ());
+    session.outlives("worker killed", "new", kill_worker);
+    session.outlives("restart", "new", |guest| {
+        guest.ok("systemctl restart sockbrokerd.service");
+    });
+    session.outlives("monitor killed", "new", |guest| signal(guest, "KILL"));
+    session.outlives("watchdog", "new", |guest| signal(guest, "STOP"));
+    session.outlives("reexec of systemd", "same", |guest| {
+        guest.ok("systemctl daemon-reexec");
+    });
+    session.outlives("reexec, then restart", "new", |guest| {
+        guest.ok("systemctl daemon-reexec && systemctl restart sockbrokerd.service");
+    });
+    session.outlives("stop and start", "new", |guest| {
+        guest.ok("systemctl stop sockbrokerd.service");
+        assert_eq!(guest.property("SubState"), "dead-resources-pinned");
+        guest.ok("systemctl start sockbrokerd.service");
+    });
+    // The call of the check starts the service.
+    session.outlives("stop and call", "new", |guest| {
+        guest.ok("systemctl stop sockbrokerd.service");
+    });
+    let listed = sessions(&guest);
+    guest.report(&listed.join("\n"));
+    assert!(listed.iter().any(|line| line.contains("service")), "{listed:?}");
+
+    guest.ok("systemctl stop sockbrokerd.service");
+    assert_eq!(guest.ok("test -e /tmp/persistent/stream-ended || echo open").trim(), "open");
+    guest.ok("systemctl clean --what=fdstore sockbrokerd.service");
+    assert_eq!(guest.property("NFileDescriptorStore"), "0");
+    assert_eq!(step(&guest, "gone"), "session");
+}
+
+#[test]
+fn persistent_session_ends_when_an_old_systemd_stops_the_service() {
+    let test = "persistent_session_ends_when_an_old_systemd_stops_the_service";
+    environment::on(System::Oldest, test, |guest| {
+        prepare(guest);
+        // It does not report its store, and ignores FileDescriptorStorePreserve=.
+        let session = Session::open(guest, "worker");
+        session.outlives("worker killed", "new", kill_worker);
+        session.outlives("restart", "new", |guest| {
+            guest.ok("systemctl restart sockbrokerd.service");
+        });
+        session.outlives("monitor killed", "new", |guest| signal(guest, "KILL"));
+        session.outlives("reexec of systemd", "same", |guest| {
+            guest.ok("systemctl daemon-reexec");
+        });
+        guest.ok("systemctl stop sockbrokerd.service");
+        assert_eq!(step(guest, "gone"), "session");
+    });
+}
+
+on_each_system!(transfers_continue_through_an_upgrade_of_the_package);
+
+fn transfers_continue_through_an_upgrade_of_the_package(guest: &Guest) {
+    prepare(guest);
+    put_later_version(guest);
+    let mut transfers = ["download", "upload", "descriptor"].map(|name| begin(guest, name));
+    let process = guest.property("MainPID");
+    upgrade(guest);
+    assert_ne!(guest.property("MainPID"), process);
+    guest.ok_as("alice", CALL);
+    guest.ok("touch /tmp/enough");
+    for (transfer, again) in transfers.iter_mut().zip([1, 1, 0]) {
+        let output = output(transfer);
+        let expected = format!("equal digests, attached again {again} times\n");
+        assert!(output.ends_with(&expected), "{output}{}", guest.log());
+        guest.report(output.trim());
+    }
+}
+
+#[test]
+fn persistent_listener_refuses_no_connection_while_the_service_restarts() {
+    let test = "persistent_listener_refuses_no_connection_while_the_service_restarts";
+    let Some(guest) = installed_or_skip(test) else { return };
+    prepare(&guest);
+    let mut server = begin(&guest, "serve");
+    let mut client = begin(&guest, &format!("connect {}", counts::CONNECTIONS.get()));
+    for _ in 0..counts::SERVICE_RESTARTS.get() {
+        guest.ok("systemctl restart sockbrokerd.service");
+        guest.ok_as("alice", CALL);
+    }
+    guest.ok("touch /tmp/persistent/restarted");
+    let outcomes = output(&mut client);
+    guest.ok("touch /tmp/enough");
+    assert_eq!(output(&mut server), "", "{outcomes}{}", guest.log());
+    guest.report(&format!("connections to a persistent listener: {}", outcomes.trim()));
+    let outcomes: serde_json::Value = serde_json::from_str(&outcomes).unwrap();
+    let served = outcomes["served"].as_u64().unwrap();
+    assert!(served >= u64::from(counts::CONNECTIONS.get()), "{outcomes}");
+    assert_eq!(outcomes.as_object().unwrap().len(), 1, "{outcomes}");
+    until("the service runs", || guest.property("ActiveState") == "active");
+}
