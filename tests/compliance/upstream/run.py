@@ -49,7 +49,14 @@ FURTHER_SUITES = (
 """Suites that run only on request."""
 EXCUSED = {"remote": without_descriptor.REASONS}
 # A run that is native by mistake would pass every test.
-LEAST_CALLS = {("test_socket", "mediated"): 40_000, ("test_socket", "remote"): 40_000}
+LEAST_CALLS = {
+    ("test_socket", "mediated"): 40_000,
+    ("test_socket", "remote"): 40_000,
+    ("test_asyncio.test_streams", "tls"): 200,
+    ("test_epoll", "tls"): 50,
+    ("test_httplib", "tls"): 300,
+    ("test_ssl", "tls"): 2000,
+}
 LEAST_PASSED = {("test_socket", "remote"): 560}
 NO_TESTS = 77
 NO_PROGRAM = 78

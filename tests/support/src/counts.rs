@@ -17,6 +17,9 @@ pub const PRINCIPALS: Count = Count { usual: 24, full: 300 };
 /// Pipelines of a shell under `exec`.
 pub const PIPELINES: Count = Count { usual: 100, full: 1000 };
 
+/// Channels of one agent, one after the other.
+pub const CHANNELS: Count = Count { usual: 100, full: 10_000 };
+
 /// Sockets that one client makes in its network namespace.
 pub const CREATIONS: Count = Count { usual: 3400, full: 34_000 };
 

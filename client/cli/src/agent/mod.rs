@@ -14,6 +14,7 @@ mod pair;
 mod refusals;
 mod channel;
 mod asked;
+mod watches;
 mod relay;
 mod socks;
 

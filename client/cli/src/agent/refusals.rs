@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sockbroker_proto::error::ErrorKind;
 
 use crate::agent::framed::Frame;
+use crate::agent::watches::WATCHES;
 
 /// The error of a call that would pass descriptors to or from the remote broker.
 const NO_DESCRIPTORS: &str = "descriptors cannot reach a broker of another machine: channel.open, want_channel, fileno and detach return one for a stream";
@@ -28,6 +29,12 @@ pub(super) fn too_many(id: &Value) -> Frame {
         format!("the agent opens at most {CHANNELS_WAITING} channels of one connection at once");
     let data =
         json!({ "errno": libc::ENOBUFS, "name": "ENOBUFS", "limit": "agent_channels_waiting" });
+    error(id, ErrorKind::Limit, &message, data)
+}
+
+pub(super) fn too_many_watches(id: &Value) -> Frame {
+    let message = format!("the agent watches at most {WATCHES} sockets of one connection at once");
+    let data = json!({ "errno": libc::ENOBUFS, "name": "ENOBUFS", "limit": "agent_watches" });
     error(id, ErrorKind::Limit, &message, data)
 }
 

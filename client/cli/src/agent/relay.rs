@@ -17,8 +17,9 @@ use crate::agent::channel::{self, LocalEnd};
 use crate::agent::framed::{Frame, Reader};
 use crate::agent::open_channels::OpenChannels;
 use crate::agent::pair::{self, Pair};
-use crate::agent::refusals::{CHANNELS_WAITING, failed, refusal, too_many};
+use crate::agent::refusals::{CHANNELS_WAITING, failed, refusal, too_many, too_many_watches};
 use crate::agent::users::User;
+use crate::agent::watches::{self, METHOD, OWN_ID, Watches};
 
 /// One client of the agent.
 #[derive(Debug)]
@@ -29,11 +30,13 @@ pub(super) struct Relay {
     /// The channels that were asked for, by the ids of their requests as JSON.
     waiting: Mutex<HashMap<String, Asked>>,
     channels: OpenChannels,
+    watches: Arc<Watches>,
 }
 
 impl Relay {
     pub(super) fn new(dialer: Arc<Dialer>, user: User, pair: Pair) -> Self {
-        Self { dialer, user, pair, waiting: Mutex::default(), channels: OpenChannels::default() }
+        let (waiting, channels, watches) = Default::default();
+        Self { dialer, user, pair, waiting, channels, watches }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
@@ -64,6 +67,7 @@ impl Relay {
                 drop(broker.shutdown(Shutdown::Write));
             });
             drop(self.pass_answers(&broker, &requests, &answers));
+            self.watches.end();
             drop(client.shutdown(Shutdown::Both));
             drop(broker.shutdown(Shutdown::Both));
         });
@@ -72,7 +76,7 @@ impl Relay {
     fn pass_requests(
         &self,
         client: &UnixStream,
-        requests: &Mutex<UnixStream>,
+        requests: &Arc<Mutex<UnixStream>>,
         answers: &Mutex<&UnixStream>,
     ) -> io::Result<()> {
         let mut reader = Reader::new(client);
@@ -84,6 +88,13 @@ impl Relay {
                 }
                 continue;
             }
+            if contains(frame.json(), METHOD.as_bytes()) {
+                let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
+                if let Some((id, handle)) = watches::parse(&message) {
+                    self.watch(id, handle, requests, answers)?;
+                    continue;
+                }
+            }
             if let Err(answer) = self.note_channel(&mut frame) {
                 answer.write(&lock(answers), &[])?;
                 continue;
@@ -91,6 +102,26 @@ impl Relay {
             frame.write(&lock(requests), &[])?;
         }
         Ok(())
+    }
+
+    /// Answers a request for a descriptor that is readable when a socket is.
+    fn watch(
+        &self,
+        id: &Value,
+        handle: u64,
+        requests: &Arc<Mutex<UnixStream>>,
+        answers: &Mutex<&UnixStream>,
+    ) -> io::Result<()> {
+        let Some((own, clients)) = self.watches.begin()? else {
+            return too_many_watches(id).write(&lock(answers), &[]);
+        };
+        let (user, open) = (self.user.another(), self.channels.begin());
+        let (watches, requests) = (self.watches.clone(), requests.clone());
+        thread::Builder::new().spawn(move || {
+            watches.serve(&own, handle, |request| request.write(&lock(&requests), &[]));
+            drop((user, open));
+        })?;
+        watches::answer(id).write(&lock(answers), &[clients.into()])
     }
 
     /// Notes a request for a channel, and makes it one for a token. The error is the answer to a request that is refused.
@@ -138,6 +169,12 @@ impl Relay {
                 let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
                 refusal(message.get("id").unwrap_or(&Value::Null)).write(&lock(answers), &[])?;
                 continue;
+            }
+            if contains(frame.json(), OWN_ID.as_bytes()) {
+                let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
+                if self.watches.take(&message) {
+                    continue;
+                }
             }
             if self.waiting().is_empty() {
                 frame.write(&lock(answers), &[])?;

@@ -47,7 +47,7 @@ impl Agent {
     }
 
     /// The number of the process, which timeout(1) has started.
-    fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         let parent = self.process.id();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         children.unwrap().trim().parse().unwrap()

@@ -14,6 +14,7 @@ mod nc;
 mod netns;
 mod agent;
 mod pairs;
+mod watches;
 mod socks;
 mod ping;
 mod ssh;

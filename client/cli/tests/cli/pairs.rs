@@ -1,5 +1,6 @@
 //! `sockbroker agent --pair tcp`: descriptors that are TCP sockets.
 
+use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -7,6 +8,7 @@ use std::os::fd::OwnedFd;
 use serde_json::json;
 use sockbroker_client::blocking;
 use sockbroker_test_support::channel::{connected, exact, is_closed, local, rest};
+use sockbroker_test_support::counts::CHANNELS;
 use sockbroker_test_support::{Daemon, LspClient, bounded, until};
 
 use crate::agent::{Agent, channel};
@@ -71,6 +73,37 @@ fn program_with_a_tcp_pair_that_ends_loses_nothing() {
         drop(client);
         assert!(rest(&mut peer) == data);
         writing.join().unwrap().unwrap();
+    });
+}
+
+/// The numbers of open files and threads of a process.
+fn uses(process: u32) -> (usize, usize) {
+    let count = |folder: &str| fs::read_dir(format!("/proc/{process}/{folder}")).unwrap().count();
+    (count("fd"), count("task"))
+}
+
+#[test]
+fn channels_leave_neither_descriptors_nor_threads() {
+    bounded(60, || {
+        let broker = broker();
+        for pair in ["unix", "tcp"] {
+            let agent = Agent::start(&endpoint(&broker), &["--pair", pair], |_| {});
+            let mut client = agent.client();
+            client.expect_service();
+            let before = uses(agent.number());
+            let mut use_one = || {
+                let (handle, mut peer) = connected(&mut client);
+                let mut stream = channel(&mut client, handle);
+                stream.write_all(b"question").unwrap();
+                assert_eq!(exact(&mut peer, 8), b"question");
+                drop(stream);
+                assert_eq!(rest(&mut peer), b"");
+            };
+            for _ in 0..CHANNELS.get() {
+                use_one();
+            }
+            until("all is closed", || uses(agent.number()) == before);
+        }
     });
 }
 

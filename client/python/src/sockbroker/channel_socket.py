@@ -2,7 +2,8 @@
 
 The broker, or the agent for a broker of another machine, moves the data between the descriptor and the socket. So
 data is sent and received by system calls, and `ssl`, `asyncio`, `selectors`, `sendfile`, `fork` and child processes use
-the descriptor like that of a native socket. Other sockets and all other calls are those of mode `remote`.
+the descriptor like that of a native socket. Sockets that listen, and datagram sockets, get a descriptor that is readable when they are, for `epoll`; all their calls
+are those of mode `remote`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from . import native
+from . import native, watches
 from .arguments import method
 from .creation import with_channel
 from .handle import Transit, spec_of
@@ -35,6 +36,49 @@ class ChannelSocket(MediatedSocket):
 
     def _has_descriptor(self) -> bool:
         return super()._has_descriptor() and (self._has_channel() or native.family_of(self) == _UNIX)
+
+    @method
+    def fileno(self) -> int:
+        if self._is_watched() or self._begin_watch():
+            return native.Socket.fileno(self)  # type: ignore[no-any-return]
+        return super().fileno()
+
+    def _is_watched(self) -> bool:
+        return self._handle is not None and self._handle.watch == os.getpid()
+
+    def _begin_watch(self) -> bool:
+        """Gets a descriptor that is readable when the socket is. Only the agent has them."""
+        handle, spec = self._handle, spec_of(self)
+        if handle is None or handle.number is None or handle.watch is not None or self._has_descriptor():
+            return False
+        if self._client.settings.endpoint.passes_descriptors or (spec.type == _STREAM and not handle.listens):
+            return False
+        made = watches.begin(handle)
+        if made is None:
+            return False
+        number = native.Socket.fileno(self)
+        if number >= 0:
+            os.dup2(made, number, inheritable=False)
+            native.module.close(made)
+        else:
+            native.Socket.__init__(self, *spec[:3], made)
+        self._apply_timeout(native.Socket.settimeout, spec.timeout)
+        self._note_descriptor()
+        return True
+
+    def _taken(self, call: Any, *args: Any, **named: Any) -> Any:
+        """Receives or accepts, and lets the agent wait for the socket again."""
+        try:
+            return call(*args, **named)
+        finally:
+            if self._is_watched():
+                watches.renew(self._open(), native.Socket.fileno(self))
+
+    def __del__(self) -> None:
+        handle = self._handle
+        if handle is not None and handle.watch is None:
+            handle.watch = watches.NONE  # a warning prints the number, which is too late to be made
+        super().__del__()
 
     # `ssl` reads the number of the descriptor before it connects. So a stream has one from the beginning, which the
     # channel then gets.
@@ -63,10 +107,16 @@ class ChannelSocket(MediatedSocket):
     def detach(self) -> int:
         if not self._has_descriptor() and self._handle is not None and native.Socket.fileno(self) >= 0:
             native.module.close(native.Socket.detach(self))
+            self._handle.watch = None
         return super().detach()
 
     def _readopt(self) -> bool:
         return False  # the descriptor is not the socket
+
+    @method
+    def listen(self, *backlog: Any) -> None:
+        super().listen(*backlog)
+        self._open().listens = True
 
     # Connections. A connection that does not wait would have no descriptor for its end, so each call waits. Natively, a
     # TCP connection that does not wait is never there at once, and programs rely on that.
@@ -88,7 +138,7 @@ class ChannelSocket(MediatedSocket):
 
     @method
     def _accept(self) -> tuple[Transit, Any]:
-        made, address = super()._accept()
+        made, address = self._taken(super()._accept)
         if made.spec.type == _STREAM and made.spec.family != _UNIX:
             made = with_channel(made)
         return made, address
@@ -127,31 +177,31 @@ class ChannelSocket(MediatedSocket):
 
     @method
     def recv(self, *args: Any) -> Any:
-        return native.Socket.recv(self, *args) if self._has_channel() else super().recv(*args)
+        return native.Socket.recv(self, *args) if self._has_channel() else self._taken(super().recv, *args)
 
     @method
     def recvfrom(self, *args: Any) -> Any:
-        return native.Socket.recvfrom(self, *args) if self._has_channel() else super().recvfrom(*args)
+        return native.Socket.recvfrom(self, *args) if self._has_channel() else self._taken(super().recvfrom, *args)
 
     @method
     def recv_into(self, *args: Any, **named: Any) -> Any:
         if self._has_channel():
             return native.Socket.recv_into(self, *args, **named)
-        return super().recv_into(*args, **named)
+        return self._taken(super().recv_into, *args, **named)
 
     @method
     def recvfrom_into(self, *args: Any, **named: Any) -> Any:
         if self._has_channel():
             return native.Socket.recvfrom_into(self, *args, **named)
-        return super().recvfrom_into(*args, **named)
+        return self._taken(super().recvfrom_into, *args, **named)
 
     @method
     def recvmsg(self, *args: Any) -> Any:
-        return native.Socket.recvmsg(self, *args) if self._has_channel() else super().recvmsg(*args)
+        return native.Socket.recvmsg(self, *args) if self._has_channel() else self._taken(super().recvmsg, *args)
 
     @method
     def recvmsg_into(self, *args: Any) -> Any:
-        return native.Socket.recvmsg_into(self, *args) if self._has_channel() else super().recvmsg_into(*args)
+        return native.Socket.recvmsg_into(self, *args) if self._has_channel() else self._taken(super().recvmsg_into, *args)
 
     @method
     def send(self, data: Any, flags: Any = 0, /) -> Any:

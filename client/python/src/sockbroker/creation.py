@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from . import native
 from .control_socket import is_control_socket
 from .errors import ArgumentError, BrokerError, Denied
-from .handle import UNMEDIATED, Handle, SocketSpec, Transit, by_channel, close_number, spec_of
+from .handle import UNMEDIATED, Handle, SocketSpec, Transit, by_channel, by_watch, close_number, spec_of
 from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .session import Session
@@ -28,7 +28,7 @@ def create(client: Client, family: int, type_: int, proto: int, *, netns: str | 
 
     `netns` is a name, or the descriptor of a network namespace that this user has made.
     """
-    if family == _UNIX and client.keeps_unix_sockets:
+    if family == _UNIX and netns is None and client.keeps_unix_sockets:
         made = native.module.socket(family, type_, proto)
         spec = spec_of(made)._replace(timeout=client.default_timeout())
         return Transit(made.detach(), UNMEDIATED, spec)
@@ -129,6 +129,10 @@ def adopt(client: Client, descriptor: int, spec: SocketSpec) -> Handle:
     """A handle for a descriptor of this process, which stays open."""
     check_not_control_socket(descriptor)
     if client.has_channels:
+        watched = by_watch(descriptor)
+        if watched is not None:
+            response = watched.call("dup", [])
+            return transit(watched.session, response.value, response).handle
         return by_channel(descriptor)
     params: dict[str, Any] = {"fileno": 0, "family": spec.family, "type": spec.type, "proto": spec.proto}
     params["timeout"] = spec.timeout

@@ -37,7 +37,7 @@ _settling = _thread.RLock()
 class Handle:
     """Closes the socket in the broker when it is garbage-collected."""
 
-    __slots__ = ("session", "number", "undelivered", "channel", "_pseudo", "_timeout", "__weakref__")
+    __slots__ = ("session", "number", "undelivered", "channel", "watch", "listens", "_pseudo", "_timeout", "__weakref__")
 
     def __init__(self, session: Session, number: int) -> None:
         session.handles += 1
@@ -47,6 +47,9 @@ class Handle:
         """The results of interrupted calls."""
         self.channel: tuple[int, int] | None = None
         """The file of the descriptor that has the data of the socket, by device and inode."""
+        self.watch: int | None = None
+        """The process with a descriptor that is readable when the socket is; see `watches`."""
+        self.listens = False
         self._pseudo = -1
         self._timeout: list[Any] | None = None
         """Parameters of a `settimeout` that the next call carries."""
@@ -159,6 +162,7 @@ class Handle:
 def _unmediated() -> Handle:
     made = Handle.__new__(Handle)
     made.number, made.undelivered, made._pseudo, made._timeout, made.channel = None, None, -1, None, None
+    made.watch, made.listens = None, False
     return made
 
 
@@ -267,6 +271,12 @@ def by_channel(descriptor: int) -> Handle:
     made = Handle(*found)
     made.note_channel(descriptor)
     return made
+
+
+def by_watch(descriptor: Any) -> Handle | None:
+    """The open handle whose socket this process watches by a descriptor."""
+    found = _by_descriptor.get(descriptor) if isinstance(descriptor, int) else None
+    return found if found is not None and found.number is not None and found.watch == os.getpid() else None
 
 
 def close_of_descriptor(descriptor: Any) -> None:

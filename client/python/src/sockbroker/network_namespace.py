@@ -10,7 +10,7 @@ from . import creation, native
 from .environment import environment
 from .hints import TYPE_CHECKING, Any
 from .resolver import look_up
-from .settings import DIRECT, MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_netns
+from .settings import DIRECT, MEDIATED, MODE_VARIABLE, NETNS_VARIABLE, PAIR_VARIABLE, URL_VARIABLE, check_netns
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -130,7 +130,7 @@ class Namespace:
 
         given = options.pop("env", None)
         settings = self._client.settings
-        own = {MODE_VARIABLE: settings.mode, URL_VARIABLE: str(settings.endpoint)}
+        own = {MODE_VARIABLE: settings.mode, URL_VARIABLE: str(settings.endpoint), PAIR_VARIABLE: settings.pair}
         variables = {**os.environ, **own} if given is None else {**own, **given}
         if variables[MODE_VARIABLE] == DIRECT:
             variables[MODE_VARIABLE] = MEDIATED

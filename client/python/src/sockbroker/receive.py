@@ -16,7 +16,10 @@ _CLOEXEC = int(native.module.MSG_CMSG_CLOEXEC)
 _CTRUNC = int(native.module.MSG_CTRUNC)
 _WAITALL = int(native.module.MSG_WAITALL)
 _NEVER_WAITS = int(native.module.MSG_PEEK | native.module.MSG_DONTWAIT | native.module.MSG_OOB)
-_STREAM = int(native.module.SOCK_STREAM)
+_STREAM, _DGRAM = int(native.module.SOCK_STREAM), int(native.module.SOCK_DGRAM)
+_AHEAD_MAX = 64
+_DATAGRAM_MAX = 65_535
+"""No datagram is longer."""
 
 
 def data(sock: BrokeredSocket, name: str, bufsize: Any, flags: Any) -> Message:
@@ -87,14 +90,31 @@ def _call(
 
     def keep(response: Response) -> None:
         handle.undelivered = handle.undelivered or UndeliveredResults()
-        handle.undelivered.messages.append(_decode(response, family))
+        values = response.value if isinstance(response.value, list) else [response.value]
+        handle.undelivered.messages.extend(_decode(response, value, family) for value in values)
 
+    longest = min(size, _DATAGRAM_MAX)
+    count = _ahead(sock, name, longest, flags)
+    if count > 1:
+        params = [count, longest, 0, flags]
+        response = handle.call("recvmmsg", params, expected_bytes=count * longest, undelivered=keep)
+        keep(response)
+        return handle.undelivered.receive(size, flags, native.type_of(sock))  # type: ignore[union-attr,return-value]
     response = handle.call(name, params, expected_bytes=size, takes_descriptors=takes_descriptors, undelivered=keep)
-    return _decode(response, family)
+    return _decode(response, response.value, family)
 
 
-def _decode(response: Response, family: int) -> Message:
-    value = response.value
+def _ahead(sock: BrokeredSocket, name: str, size: int, flags: int) -> int:
+    """How many datagrams one call receives: several of a socket of another machine that an event loop waits for."""
+    handle = sock._open()
+    if handle.watch is None or handle.watch < 0 or flags or size < _DATAGRAM_MAX or name not in ("recv", "recvfrom"):
+        return 1
+    if native.type_of(sock) != _DGRAM or native.Socket.gettimeout(sock) != 0.0:
+        return 1
+    return min(_AHEAD_MAX, handle.session.max_receive // size)
+
+
+def _decode(response: Response, value: Any, family: int) -> Message:
     ancillary, descriptors = decode_ancillary(value.get("ancdata", ()), response)
     address = decode_address(value.get("address"), family)
     flags = value.get("flags", 0) | (_CTRUNC if response.missing else 0)

@@ -1,6 +1,7 @@
 """`select.select`, `select.poll` and `select.epoll` for pseudo descriptors and descriptors together.
 
-Calls without pseudo descriptors go to the interpreter's own functions.
+Calls without pseudo descriptors go to the interpreter's own functions. Sockets that listen have pseudo descriptors or
+are watched (`watches.py`): the broker is asked for both, whose answer is up to date. Code in C waits for the descriptor.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .hints import TYPE_CHECKING, Any
 from .replacement import Replacement
 
 if TYPE_CHECKING:
+    from .handle import Handle
     from .session import Session
 
 _native_select = _select.select
@@ -37,13 +39,13 @@ Handles = dict[int, tuple[int, int]]
 
 def wait(watched: Mapping[int, int], seconds: float | None) -> Events:
     """Waits until a number has one of its `POLL*` events. Returns the numbers with events; none after the timeout."""
-    native = {number: events for number, events in watched.items() if number < FIRST_PSEUDO}
+    native = {number: events for number, events in watched.items() if _asked(number) is None and number < FIRST_PSEUDO}
     ready: Events = []
     sessions: dict[Session, Handles] = {}
     for number, events in watched.items():
         if number in native:
             continue
-        found = handle.by_pseudo(number)
+        found = _asked(number)
         if found is None or found.number is None:
             ready.append((number, _select.POLLNVAL))
         elif found.session.ended:
@@ -59,6 +61,14 @@ def wait(watched: Mapping[int, int], seconds: float | None) -> Events:
         except BrokerError:
             return ready + _gone(handles)
     return ready + _wait_for_all(list(sessions.items()), native, seconds)
+
+
+def _asked(number: int) -> Handle | None:
+    """The handle for which the broker is asked."""
+    if number >= FIRST_PSEUDO:
+        return handle.by_pseudo(number)
+    found = handle.by_watch(number)
+    return found if found is not None and found.listens else None
 
 
 def _request(handles: Handles) -> list[list[int]]:
@@ -80,6 +90,11 @@ def _wait_natively(watched: Mapping[int, int], seconds: float | None) -> Events:
     return poll.poll(None if seconds is None else max(0, -int(-seconds * 1000 // 1)))
 
 
+def is_readable(descriptor: int) -> bool:
+    """Whether the kernel has data of a descriptor."""
+    return bool(_wait_natively({descriptor: _select.POLLIN}, 0.0))
+
+
 def _wait_for_all(
     sessions: list[tuple[Session, Handles]], native: Mapping[int, int], seconds: float | None
 ) -> Events:
@@ -95,14 +110,14 @@ def _wait_for_all(
             found = pending.finish() if any(number == response for number, _ in ready) else pending.cancel()
             ready = [(number, events) for number, events in ready if number != response]
     except BrokerError:
-        return [item for item in ready if item[0] in native or item[0] >= FIRST_PSEUDO] + _gone(handles)
+        return [item for item in ready if item[0] in native or _asked(item[0]) is not None] + _gone(handles)
     return ready + _named(found, handles)
 
 
 def select(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:
     """`select.select`."""
     lists = [[(item, _number(item)) for item in items] for items in (rlist, wlist, xlist)]
-    if not any(number >= FIRST_PSEUDO for items in lists for _, number in items):
+    if not any(_pseudo(number) is not None for items in lists for _, number in items):
         readers, writers, others = ([item for item, _ in items] for items in lists)
         return _native_select(readers, writers, others, timeout)
     if timeout is not None and timeout < 0:
@@ -137,9 +152,11 @@ def _number(item: Any) -> int:
 
 
 def _pseudo(fd: Any) -> int | None:
-    """The pseudo descriptor of an argument; `None` if it is none."""
+    """The number of an argument for which the broker is asked; `None` for any other."""
     number = fd if isinstance(fd, int) else _number(fd)
-    return number if FIRST_PSEUDO <= number <= _LAST_PSEUDO else None
+    if FIRST_PSEUDO <= number <= _LAST_PSEUDO:
+        return number
+    return number if _asked(number) is not None else None
 
 
 class Poll:
@@ -148,7 +165,7 @@ class Poll:
     def __init__(self) -> None:
         self._native = _native_poll()
         self._watched: dict[int, int] = {}
-        self._handles = 0
+        self._handles: set[int] = set()
 
     def register(
         self, fd: Any, eventmask: int = _select.POLLIN | _select.POLLPRI | _select.POLLOUT, /
@@ -156,25 +173,26 @@ class Poll:
         number = _number(fd)
         if _pseudo(number) is None:
             self._native.register(number, eventmask)
-        elif number not in self._watched:
-            self._handles += 1
+            self._handles.discard(number)
+        else:
+            self._handles.add(number)
         self._watched[number] = eventmask
 
     def modify(self, fd: Any, eventmask: int, /) -> None:
         number = _number(fd)
         if number not in self._watched:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if _pseudo(number) is None:
+        if number not in self._handles:
             self._native.modify(number, eventmask)
         self._watched[number] = eventmask
 
     def unregister(self, fd: Any, /) -> None:
         number = _number(fd)
         del self._watched[number]
-        if _pseudo(number) is None:
-            self._native.unregister(number)
+        if number in self._handles:
+            self._handles.remove(number)
         else:
-            self._handles -= 1
+            self._native.unregister(number)
 
     def poll(self, timeout: Any = None, /) -> Events:
         """Waits for this many milliseconds, without limit if `None` or negative."""
@@ -218,6 +236,7 @@ class Epoll:
     def register(self, fd: Any, eventmask: int = _EPOLL_DEFAULT) -> None:
         number = _pseudo(fd)
         if number is None:
+            self._handles.pop(_number(fd), None)
             return self._native.register(fd, eventmask)
         self._check(number, errno.EEXIST, number not in self._handles)
         self._handles[number] = eventmask
@@ -238,12 +257,12 @@ class Epoll:
 
     def _check(self, number: int, otherwise: int, is_right: bool) -> None:
         self._native.fileno()  # raises if this object is closed
-        error = errno.EBADF if handle.by_pseudo(number) is None else otherwise
+        error = errno.EBADF if _asked(number) is None else otherwise
         if error == errno.EBADF or not is_right:
             raise OSError(error, os.strerror(error))
 
     def poll(self, timeout: Any = None, maxevents: int = -1) -> Events:
-        for number in [number for number in self._handles if handle.by_pseudo(number) is None]:
+        for number in [number for number in self._handles if _asked(number) is None]:
             del self._handles[number]  # closed: the kernel removes a closed descriptor too
         if not self._handles:
             return self._native.poll(timeout, maxevents)

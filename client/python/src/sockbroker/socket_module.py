@@ -97,7 +97,7 @@ def _take_constants(made: types.ModuleType, client: Client) -> None:
 
 def _dup(fd: Any, /) -> Any:
     """Duplicates a descriptor, or the handle of a pseudo descriptor."""
-    found = handle.by_pseudo(fd)
+    found = handle.by_pseudo(fd) or handle.by_watch(fd)
     if found is None:
         return native.module.dup(fd)
     from . import creation

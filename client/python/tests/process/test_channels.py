@@ -200,6 +200,46 @@ KILLED = """
         except OSError: print("lost")
         while started("ssh"): pass
 """
+WATCHED = """
+    from sockbroker import session
+    calls, call = [], session.Session.call
+    def record(self, method, *arguments, **parts):
+        calls.append(method)
+        return call(self, method, *arguments, **parts)
+    session.Session.call = record
+    # Another program waits for the descriptor natively.
+    waits = "import select; p = select.poll(); p.register(0, select.POLLIN); print(len(p.poll({})))"
+    def ready(sock, milliseconds):
+        command = [sys.executable, "-I", "-S", "-c", waits.format(milliseconds)]
+        return subprocess.run(command, stdin=sock.fileno(), capture_output=True, text=True, check=True).stdout.strip()
+    server = lab.create_server(("127.0.0.1", 0)); server.setblocking(False)
+    peers = [socket.create_connection(server.getsockname())]
+    print(ready(server, 60000), select.select([server], [], [], 60)[0] == [server])
+    server.accept()[0].close()
+    try: server.accept()
+    except BlockingIOError: print("EAGAIN", ready(server, 0))
+    peers.append(socket.create_connection(server.getsockname()))
+    copy = server.dup(); copy.setblocking(True); copy.accept()[0].close(); copy.close()
+    sock = lab.socket(lab.AF_INET, lab.SOCK_DGRAM); sock.bind(("127.0.0.1", 0)); sock.setblocking(False)
+    native = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for number in range(100): native.sendto(b"%d" % number, sock.getsockname())
+    print(ready(sock, 60000))
+    calls.clear(); got = []
+    while len(got) < 100:
+        assert select.select([sock], [], [], 60)[0]
+        try: got.append(sock.recvfrom(65535))
+        except BlockingIOError: pass
+    assert [int(data) for data, _ in got] == list(range(100))
+    assert {address[1] for _, address in got} == {native.getsockname()[1]}
+    print(set(calls), len(calls) < 50)
+    # A child waits by calls.
+    child = os.fork()
+    if child == 0: os._exit(0 if sock.fileno() >= 1 << 30 else 1)
+    print(os.waitpid(child, 0)[1])
+    number = sock.fileno(); sock.close()
+    try: os.fstat(number)
+    except OSError: print("closed")
+"""
 STOPPED = """
     peer = socket.create_server(("127.0.0.1", 0))
     client = lab.create_connection(peer.getsockname())
@@ -322,10 +362,13 @@ class OnThisMachine(unittest.TestCase):
         self.check("upload")
 
 
-class Remote(OnThisMachine):
+class Remote:
     """Through `sockbroker agent`, which the package starts."""
 
     expected = {**EXPECTED, "requests": "create_connection\n\n\n"}
+
+    def test_listeners_and_datagram_sockets_have_descriptors_to_wait_for(self):
+        self.run_text(WATCHED, "1 True\nEAGAIN 0\n1\n{'socket.recvmmsg'} True\n0\nclosed\n")
 
     def check_stop(self, broker, url, more):
         """Stops a broker while a program sends."""
@@ -343,7 +386,7 @@ class Remote(OnThisMachine):
         self.assertEqual((out, program.returncode), ("ended\nlost\n", 0), err)
 
 
-class OverSsh(Remote):
+class OverSsh(Remote, OnThisMachine):
     """By ssh."""
 
     @classmethod
@@ -378,7 +421,7 @@ class OverSsh(Remote):
         self.check_stop(broker, self.sshd.url(broker.path), self.more)
 
 
-class OverTls(Remote):
+class OverTls(Remote, OnThisMachine):
     """The same with a certificate."""
 
     @classmethod
