@@ -149,7 +149,8 @@ impl<H: Host> Monitor<H> {
 
     /// Applies the limits on workers to a start for this user. Returns the id of the worker, if workers have ids of their
     /// own.
-    fn admit_start(&mut self, uid: u32) -> Result<Option<WorkerId>, Refusal> {
+    fn admit_start(&mut self, peer: &Credentials) -> Result<Option<WorkerId>, Refusal> {
+        let uid = peer.uid;
         let limit = |limit| Refusal::Limit { uid, limit };
         if let Some(gateway) = self.gateway.as_ref().filter(|_| is_remote(uid)) {
             let remote = self.workers.values().filter(|worker| is_remote(worker.uid())).count();
@@ -171,6 +172,9 @@ impl<H: Host> Monitor<H> {
         if !self.starts.admit(account, Instant::now()) {
             return Err(limit("worker_starts_per_second"));
         }
+        if let Some(earlier) = self.earlier_id(peer) {
+            return Ok(Some(earlier));
+        }
         match &mut self.worker_ids {
             // One that is ending may still have its id.
             Some(ids) => ids.take().map(Some).ok_or_else(|| limit("worker_ids")),
@@ -181,7 +185,7 @@ impl<H: Host> Monitor<H> {
     /// Starts a worker for a principal.
     pub(super) fn start(&mut self, peer: &Credentials) -> Result<u64, Refusal> {
         let uid = peer.uid;
-        let id = self.admit_start(uid)?;
+        let id = self.admit_start(peer)?;
         let fail = |error| Refusal::NotStarted { uid, error };
         let (policy, generation) = self.policies.in_force();
         let first_number = Worker::first_number(self.serial);

@@ -121,7 +121,8 @@ impl<H: Host> Monitor<H> {
         if let Some(opener) = &opener {
             events.add(opener.channel.as_fd(), OPENER)?;
         }
-        let (service_manager, keeps) = settings.service_manager;
+        let names = settings.stored.iter().map(|(name, _)| name.clone());
+        let store = Store::new(settings.service_manager, names);
         let mut monitor = Self {
             host,
             limits,
@@ -145,7 +146,7 @@ impl<H: Host> Monitor<H> {
             ending: EndingProcesses::default(),
             reaper,
             kept: HashMap::new(),
-            store: Store::new(service_manager, keeps),
+            store,
             barriers: HashMap::new(),
             next_lots: 1,
             opener,
@@ -255,7 +256,7 @@ impl<H: Host> Monitor<H> {
         for ending in self.readers.take(token) {
             self.ending.add(ending);
         }
-        self.claims.end_all(token);
+        self.leave_claims(token, &peer);
         if !self.serving.contains_key(&peer) {
             self.leave_lots(&peer);
         }
