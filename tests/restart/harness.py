@@ -1,6 +1,7 @@
 """A broker under a stand-in for systemd: it keeps what the broker stores, and passes it to the next broker."""
 
 import array
+import contextlib
 import fcntl
 import json
 import os
@@ -13,11 +14,24 @@ HANG = 15
 POLICY = """
 version = 1
 [[rule]]
-name = "all"
+name = "sockets"
 subject = { everyone = true }
-allow = ["create", "bind", "listen", "accept", "connect", "send", "receive", "option", "inspect", "session", "persist"]
+allow = ["create", "option", "resolve"]
+[[rule]]
+name = "own ports"
+subject = { everyone = true }
+allow = ["bind", "listen", "accept"]
 local = ["127.0.0.0/8", "0.0.0.0/0"]
+[[rule]]
+name = "peers"
+subject = { everyone = true }
+allow = ["connect", "send", "receive"]
 remote = ["127.0.0.0/8"]
+"""
+PERSIST = """[[rule]]
+name = "persist"
+subject = { everyone = true }
+allow = ["persist"]
 """
 
 
@@ -93,7 +107,7 @@ class Store:
 class Broker:
     """The broker as a service. It has the same listening socket and store after each start."""
 
-    def __init__(self, program, *, store=True, limits=()):
+    def __init__(self, program, *, store=512, limits=(), config=""):
         self.folder = tempfile.TemporaryDirectory(prefix="restart-")
         name = self.folder.name
         os.chmod(name, 0o755)
@@ -108,9 +122,8 @@ class Broker:
         self.log_path = os.path.join(name, "log")
         limits = {"worker_starts_per_second": 100000, **dict(limits)}
         with open(os.path.join(name, "config.toml"), "w") as file:
-            file.write("[limits]\n" + "".join(f"{key} = {value}\n" for key, value in limits.items()))
-        with open(os.path.join(name, "policy.toml"), "w") as file:
-            file.write(POLICY)
+            file.write("[limits]\n" + "".join(f"{key} = {value}\n" for key, value in limits.items()) + config)
+        self.write_policy(POLICY + PERSIST)
         self.pid = None
         self.start()
 
@@ -129,7 +142,7 @@ class Broker:
             "LISTEN_FDNAMES": ":".join(name for name, _ in passed),
         }
         if self.keeps:
-            environment["FDSTORE"] = "512"
+            environment["FDSTORE"] = str(self.keeps)
         arguments = [self.program, "--config", os.path.join(self.folder.name, "config.toml"),
                      "--policy", os.path.join(self.folder.name, "policy.toml")]
         self.pid = os.fork()
@@ -149,6 +162,17 @@ class Broker:
         threading.Thread(target=self.store.notice_end, args=(self.pid,), daemon=True).start()
         self.store.wait(lambda: self.store.ready > ready or self.ended())
         assert not self.ended(), self.log()
+
+    def write_policy(self, text):
+        with open(os.path.join(self.folder.name, "policy.toml"), "w") as file:
+            file.write(text)
+
+    def reload(self, text):
+        """Puts another policy in force."""
+        self.write_policy(text)
+        ready = self.store.ready
+        os.kill(self.pid, signal.SIGHUP)
+        self.store.wait(lambda: self.store.ready > ready)
 
     def ended(self):
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -255,6 +279,21 @@ def attached(broker, token):
     """A connection to the session, through the worker that recovers it."""
     client = Client(broker)
     return client, client.attach(token)
+
+
+@contextlib.contextmanager
+def user(uid):
+    """Acts as another user. The caller is root."""
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def client_of(broker, uid):
+    with user(uid):
+        return Client(broker)
 
 
 def kill_worker(client):

@@ -5,10 +5,12 @@ import sys
 
 import crashes
 import scenarios
+import waiting
 
 if __name__ == "__main__":
     program, generations = sys.argv[1], int(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(1 << 32)
     scenarios.run(program)
+    waiting.run(program)
     print("seed", seed)
     crashes.run(program, generations, seed)

@@ -32,7 +32,7 @@ def refusal(call):
     raise AssertionError("the call was not refused")
 
 
-def lives_on(program, crash, persist, store=True):
+def lives_on(program, crash, persist, store=512):
     """A session with sockets of several kinds, before and after."""
     broker = Broker(program, store=store)
     try:
@@ -119,12 +119,12 @@ def sessions_that_did_not_ask_end(program):
 
 
 def without_a_store_the_service_ends_them(program):
-    broker = Broker(program, store=False)
+    broker = Broker(program, store=0)
     try:
         client = Client(broker)
         opened = client.open()
         assert opened["persist"] == "worker"
-        broker.store.drop()
+        assert broker.store.kept == {}
         killed_service(broker, client)
         assert refusal(lambda: attached(broker, opened["token"])).kind == "session"
     finally:
@@ -268,7 +268,7 @@ def other_users_cannot_attach(program):
 
 def run(program):
     lives_on(program, killed_worker, "service")
-    lives_on(program, killed_worker, "worker", store=False)
+    lives_on(program, killed_worker, "worker", store=0)
     lives_on(program, killed_service, "service")
     lives_on(program, restarted_service, "service")
     sessions_that_did_not_ask_end(program)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sockbroker_proto::address::AddressValue;
-use sockbroker_proto::api::admin::{HandleInfo, SessionSummary};
+use sockbroker_proto::api::admin::{HandleInfo, ServingState, SessionSummary};
 use sockbroker_proto::api::session::Persistence;
 use sockbroker_proto::constant;
 
@@ -20,8 +20,17 @@ use crate::table::Table;
 const HANDLE_COLUMNS: [&str; 9] =
     ["session#", "handle#", "family", "type", "proto#", "state", "local", "peer", "age#"];
 
-const SESSION_COLUMNS: [&str; 8] =
-    ["session#", "uid#", "kind", "outlives", "connections#", "handles#", "linger#", "age#"];
+const SESSION_COLUMNS: [&str; 9] = [
+    "session#",
+    "uid#",
+    "kind",
+    "outlives",
+    "connections#",
+    "handles#",
+    "linger#",
+    "age#",
+    "closes in#",
+];
 
 /// `sockbroker handles`.
 pub(crate) fn handles(global: &Global, args: &HandlesArgs) -> Result<Exit, Failure> {
@@ -123,6 +132,15 @@ fn cells(session: u64, handle: &HandleInfo) -> Vec<String> {
     ]
 }
 
+/// What a session is. One that waits has no process until a client connects.
+fn kind(session: &SessionSummary) -> &'static str {
+    match session.state {
+        ServingState::Waiting => "waiting",
+        ServingState::Served if session.opened => "opened",
+        ServingState::Served => "implicit",
+    }
+}
+
 /// What a session outlives.
 fn outlives(session: &SessionSummary) -> &'static str {
     match session.persist {
@@ -146,12 +164,13 @@ pub(crate) fn sessions(global: &Global) -> Result<Exit, Failure> {
         table.line(vec![
             session.session.to_string(),
             session.uid.to_string(),
-            if session.opened { "opened" } else { "implicit" }.to_owned(),
+            kind(&session).to_owned(),
             outlives(&session).to_owned(),
             session.connections.to_string(),
             session.handles.to_string(),
             age(session.linger),
             age(session.age),
+            session.until.map(age).unwrap_or_default(),
         ]);
     }
     table.print(&mut screen)?;

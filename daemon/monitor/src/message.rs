@@ -12,7 +12,10 @@ use sockbroker_policy::subject::RemoteIdentity;
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
 pub use helpers::{FromReader, FromReaper, Nothing, ToReaper};
-pub use kept::{FromKept, Index, KeptSession, LOTS, PersistRefusal, Persisted, ToKept};
+pub use kept::{
+    FromKept, Index, KeptSession, LOT_FORMAT, LOTS, LotHeader, PersistRefusal, Persisted, ToKept,
+    Waiting, WaitingSession,
+};
 pub use limits::{MemoryLimit, SessionLimit};
 pub use users::{Granted, Subject, UserFacts};
 
@@ -28,6 +31,7 @@ const MESSAGES: u64 = {
     all = hash(include_bytes!("message/gateway.rs"), all);
     all = hash(include_bytes!("message/users.rs"), all);
     all = hash(include_bytes!("message/kept.rs"), all);
+    all = hash(include_bytes!("claim.rs"), all);
     all = hash(include_bytes!("message/helpers.rs"), all);
     all = hash(include_bytes!("request.rs"), all);
     all = hash(include_bytes!("caller/message.rs"), all);
@@ -364,7 +368,7 @@ impl Message for ToWorker {
             Self::BeginWithOpener(..) => 4,
             Self::Begin(_) | Self::Caller { .. } | Self::Kept(ToKept::Lot) => 2,
             Self::Connection { .. }
-            | Self::Kept(ToKept::Recover(_))
+            | Self::Kept(ToKept::Recover(_) | ToKept::Waiting { .. })
             | Self::Policy { .. }
             | Self::QueryResult { .. }
             | Self::Reader { .. } => 1,
@@ -407,7 +411,13 @@ impl Message for ToMonitor {
             | Self::QueryOthers { .. }
             | Self::StartCaller { .. }
             | Self::StartReader { .. }
-            | Self::Kept(FromKept::Over { .. } | FromKept::Recovered { .. })
+            | Self::Kept(
+                FromKept::Over { .. }
+                | FromKept::Recovered { .. }
+                | FromKept::Linger { .. }
+                | FromKept::Attached { .. }
+                | FromKept::Claimed { .. },
+            )
             | Self::Idle { .. } => 0,
         }
     }

@@ -204,6 +204,8 @@ limits! {
         "open handles of one user in sessions opened with `persist`; a further socket there is refused";
     persistent_handles_in_all = 16_384, "count",
         "open handles in sessions opened with `persist` in all; each worker gets a part of what is left, and a session that leaves none is refused";
+    persistent_bytes_per_user = 4 << 20, "bytes",
+        "what is kept of the sessions of one user opened with `persist` besides their sockets: restrictions, unit and control group; a further session or restriction is refused";
     reattach_seconds = 30, "seconds",
         "how long a session opened with `persist` waits for a connection after the end of the process that served it, unless its linger is longer; then its handles close";
     clone_seconds = 30, "seconds",

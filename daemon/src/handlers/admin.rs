@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use sockbroker_monitor::message::Query;
+use sockbroker_monitor::message::{Query, WaitingSession};
 use sockbroker_proto::api::admin::{
-    AdminServer, HandleInfo, HandlesParams, HandlesServer, ReloadParams, SessionHandlesParams,
-    SessionSummary, SessionsParams,
+    AdminServer, HandleInfo, HandlesParams, HandlesServer, ReloadParams, ServingState,
+    SessionHandlesParams, SessionSummary, SessionsParams,
 };
 use sockbroker_proto::api::policy::Generation;
+use sockbroker_proto::api::session::Persistence;
 use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
 use crate::handlers::address::encode_address;
-use crate::handlers::other_workers::{decoded, query};
+use crate::handlers::other_workers::{decoded, query, query_with_waiting};
 use crate::ops::inspect::{self, State};
 use crate::rpc::call::Call;
 use crate::session::Session;
@@ -63,11 +64,13 @@ impl AdminServer for Handlers {
     async fn sessions(call: Call, _: SessionsParams) -> OpResult<Vec<SessionSummary>> {
         let Administer = call.permit(Administer)?.into_request();
         let mut all = summaries(call.broker());
-        for (uid, result) in query(call.broker(), Query::Sessions).await? {
+        let (results, waiting) = query_with_waiting(call.broker(), Query::Sessions).await?;
+        for (uid, result) in results {
             let sessions = decoded::<Vec<SessionSummary>>(uid, &result).unwrap_or_default();
             // A worker reports its own user only.
             all.extend(sessions.into_iter().filter(|session| session.uid == uid));
         }
+        all.extend(waiting.into_iter().map(waiting_summary));
         Ok(all)
     }
 
@@ -139,5 +142,26 @@ fn summary(session: &Session) -> SessionSummary {
         linger: session.linger().as_secs_f64(),
         age: session.age().as_secs_f64(),
         persist: session.reach(),
+        state: ServingState::Served,
+        since: None,
+        until: None,
+    }
+}
+
+fn waiting_summary(session: WaitingSession) -> SessionSummary {
+    let persist = if session.is_stored { Persistence::Service } else { Persistence::Worker };
+    SessionSummary {
+        session: session.number,
+        uid: session.uid,
+        principal: None,
+        connections: 0,
+        handles: session.handles,
+        opened: true,
+        linger: session.linger.as_secs_f64(),
+        age: session.age.as_secs_f64(),
+        persist: Some(persist),
+        state: ServingState::Waiting,
+        since: Some(session.since.as_secs_f64()),
+        until: Some(session.until.as_secs_f64()),
     }
 }

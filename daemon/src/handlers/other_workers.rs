@@ -1,7 +1,7 @@
 //! What the other workers answer to the queries of an administrator.
 
 use serde::de::DeserializeOwned;
-use sockbroker_monitor::message::Query;
+use sockbroker_monitor::message::{Query, WaitingSession};
 
 use crate::error::{OpError, OpResult};
 use crate::session::broker::Broker;
@@ -9,8 +9,16 @@ use crate::session::monitor_link::QueryResults;
 
 /// The answers of the other workers, each with the user of the worker; none if this process serves every principal.
 pub(super) async fn query(broker: &Broker, query: Query) -> OpResult<Vec<(u32, Vec<u8>)>> {
-    let Some(monitor) = broker.monitor() else { return Ok(Vec::new()) };
-    let QueryResults { results, missing } = monitor.query_others(query).await?;
+    Ok(query_with_waiting(broker, query).await?.0)
+}
+
+/// The answers of the other workers, and the sessions that have no worker.
+pub(super) async fn query_with_waiting(
+    broker: &Broker,
+    query: Query,
+) -> OpResult<(Vec<(u32, Vec<u8>)>, Vec<WaitingSession>)> {
+    let Some(monitor) = broker.monitor() else { return Ok((Vec::new(), Vec::new())) };
+    let QueryResults { results, waiting, missing } = monitor.query_others(query).await?;
     match missing {
         Some(0) => {}
         Some(missing) => tracing::warn!(missing, "workers did not answer a query in time"),
@@ -20,7 +28,7 @@ pub(super) async fn query(broker: &Broker, query: Query) -> OpResult<Vec<(u32, V
             return Err(OpError::Session(text));
         }
     }
-    Ok(results)
+    Ok((results, waiting))
 }
 
 /// Decodes the answer of a worker. One that cannot be read is logged and left out: a worker that was taken over must not

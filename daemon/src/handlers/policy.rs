@@ -79,8 +79,8 @@ impl RestrictServer for Handlers {
 
     async fn restrict(call: Call, params: RestrictParams) -> OpResult<()> {
         let RestrictParams { rules, filters } = params;
-        call.session().restrict(restriction(&call, rules, filters)?)?;
-        call.broker().note_restriction(call.session()).await
+        let restriction = restriction(&call, rules, filters)?;
+        call.broker().restrict(call.session(), restriction).await
     }
 }
 

@@ -285,6 +285,7 @@ impl Broker {
     /// Closes the sockets and streams that the policy in force does not grant.
     pub(super) fn revoke(&self) {
         let (policy, _) = self.policy.current();
+        self.revoke_persistence(&policy);
         for session in self.sessions() {
             let closed = session.revoke(&policy);
             if closed > 0 {

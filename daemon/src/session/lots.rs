@@ -11,15 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sockbroker_monitor::message::LOTS;
+use sockbroker_monitor::message::{LOT_FORMAT, LOTS, LotHeader};
 use sockbroker_sys::lot::Lot;
 
 use crate::config::limits::PARKED_MAX;
 
-/// The version of the format that is written, and the newest that is read.
-const FORMAT: u8 = 1;
-/// Version, sequence number, session and handle.
-const HEADER: usize = 1 + 3 * size_of::<u64>();
 /// Messages of one lot. The kernel has room for more than this number of the largest.
 const MESSAGES: usize = 120;
 // What the configuration allows fits.
@@ -97,12 +93,8 @@ impl fmt::Debug for Message {
 
 impl Message {
     fn new(key: Key, sequence: u64, body: &[u8], descriptor: Option<Held>) -> Self {
-        let mut bytes = Vec::with_capacity(HEADER + body.len());
-        bytes.push(FORMAT);
-        for number in [sequence, key.session, key.handle] {
-            bytes.extend(number.to_le_bytes());
-        }
-        bytes.extend(body);
+        let header = LotHeader { sequence, session: key.session, handle: key.handle };
+        let bytes = [&header.to_bytes()[..], body].concat();
         Self { key, sequence, bytes, descriptor }
     }
 
@@ -117,19 +109,8 @@ type Parts<'a> = (Key, u64, &'a [u8]);
 
 /// Reads a message. The error is the version of one that is newer.
 fn parse(bytes: &[u8]) -> Result<Parts<'_>, Option<u8>> {
-    let (version, rest) = bytes.split_first().ok_or(None::<u8>)?;
-    if *version > FORMAT {
-        return Err(Some(*version));
-    }
-    let number = |rest: &mut &[u8]| {
-        let (number, left) = rest.split_first_chunk()?;
-        *rest = left;
-        Some(u64::from_le_bytes(*number))
-    };
-    let mut rest = rest;
-    let mut next = || number(&mut rest).ok_or(None::<u8>);
-    let (sequence, session, handle) = (next()?, next()?, next()?);
-    Ok((Key { session, handle }, sequence, rest))
+    let (LotHeader { sequence, session, handle }, body) = LotHeader::read(bytes)?;
+    Ok((Key { session, handle }, sequence, body))
 }
 
 impl MirroredLot {
@@ -196,6 +177,13 @@ impl Lots {
     /// The number of messages that the monitor allows.
     pub fn allowed(&self) -> u64 {
         self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a further message fits, as far as this process knows.
+    pub fn has_room(&self) -> bool {
+        let state = self.state();
+        let fits = state.lots.iter().any(|lot| lot.queue.len() < MESSAGES);
+        fits && (state.places.len() as u64) < self.allowed()
     }
 
     /// The number of messages.
@@ -274,7 +262,7 @@ impl Lots {
                     Err(version) => {
                         tracing::warn!(
                             version,
-                            newest = FORMAT,
+                            newest = LOT_FORMAT,
                             "discarded the state of a socket that this broker cannot read"
                         );
                         recovered.dropped.extend(descriptor);

@@ -28,7 +28,7 @@ mod streams;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sockbroker_proto::api::session::RequestId;
@@ -80,7 +80,9 @@ pub struct Session {
     /// The number of its channels.
     channels: Arc<AtomicU64>,
     /// Where its handles lie, if it outlives this process.
-    persistence: OnceLock<Persistence>,
+    persistence: Mutex<Option<Arc<Persistence>>>,
+    /// Whether it was recovered, and has had no connection since.
+    awaits_client: AtomicBool,
     /// Whether a call has asked that it outlives this process.
     asked_to_persist: AtomicBool,
     /// The restrictions that the monitor has noted.
@@ -139,7 +141,8 @@ impl Session {
             ended: Notify::new(),
             tasks: Tasks::default(),
             channels: Arc::default(),
-            persistence: OnceLock::new(),
+            persistence: Mutex::default(),
+            awaits_client: AtomicBool::new(false),
             asked_to_persist: AtomicBool::new(false),
             noted: AtomicUsize::new(0),
         }
@@ -186,14 +189,11 @@ impl Session {
         if self.is_closed() {
             return Err(OpError::Session("the session is closed"));
         }
-        let entry = match &resource {
-            Resource::Socket(entry) => Some(entry.clone()),
-            Resource::Stream(_) => None,
-        };
+        let named = resource.clone();
         let handle =
             table.insert(resource, self.limits.handles).map_err(|_full| self.too_many_handles())?;
-        if let Some((persistence, entry)) = self.persistence.get().zip(entry)
-            && let Err(error) = persistence.add(&self.owner(), &table, handle, &entry)
+        if let Some(persistence) = self.persistence()
+            && let Err(error) = persistence.add(&self.owner(), &table, handle, &named)
         {
             table.remove(handle);
             return Err(error);
@@ -209,6 +209,9 @@ impl Session {
     pub fn reserve_handle(&self, user: &Arc<User>) -> OpResult<Reservation> {
         if self.handles() >= self.limits.handles {
             return Err(self.too_many_handles());
+        }
+        if let Some(persistence) = self.persistence() {
+            persistence.check_room()?;
         }
         Ok(user.take(Share::Handles, 1)?)
     }
@@ -242,7 +245,7 @@ impl Session {
     pub fn remove(&self, handle: Handle) -> OpResult<Resource> {
         let mut table = self.table();
         let removed = table.remove(handle).ok_or(OpError::Handle(handle))?;
-        if let Some(persistence) = self.persistence.get() {
+        if let Some(persistence) = self.persistence() {
             persistence.remove(self.number, handle);
         }
         drop(table);
@@ -308,6 +311,11 @@ impl Session {
     pub fn open(&self, linger: Option<Duration>) -> OpResult<Token> {
         let mut state = self.state();
         if let Some(linger) = linger {
+            if state.linger != linger
+                && let Some(persistence) = self.persistence()
+            {
+                persistence.monitor.linger(self.number, linger);
+            }
             state.linger = linger;
         }
         if let Some(token) = state.token.as_ref().and_then(KnownToken::token) {
@@ -321,8 +329,14 @@ impl Session {
 
     pub fn join(&self, connection: u64) {
         let mut state = self.state();
+        if state.connections.is_empty()
+            && let Some(persistence) = self.persistence()
+        {
+            persistence.monitor.attached(self.number, true);
+        }
         state.connections.insert(connection);
         state.expires = None;
+        self.awaits_client.store(false, Ordering::Release);
     }
 
     /// Detaches a connection and keeps how its calls ended. `true` if the session is to be closed.
@@ -337,14 +351,17 @@ impl Session {
             state.expires = Some(Instant::now() + state.linger);
         }
         let over = last && (state.linger.is_zero() || state.token.is_none());
+        if last
+            && !over
+            && let Some(persistence) = self.persistence()
+        {
+            persistence.monitor.attached(self.number, false);
+        }
         drop(state);
         self.ended.notify_waiters();
         // Each keeps its network namespace in existence.
         let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
-        for (handle, entry) in elsewhere.into_iter().flatten() {
-            if let Some(persistence) = self.persistence.get() {
-                persistence.remove(self.number, handle);
-            }
+        for (_, entry) in elsewhere.into_iter().flatten() {
             entry.channels.end(ChannelEnd::Session);
             entry.end();
         }
@@ -369,7 +386,7 @@ impl Session {
         let mut table = self.table();
         self.closed.store(true, Ordering::Release);
         let resources = std::mem::take(&mut *table);
-        if let Some(persistence) = self.persistence.get() {
+        if let Some(persistence) = self.persistence() {
             persistence.end(self.number);
         }
         drop(table);

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::{
-    Caller, MemoryLimit, PersistRefusal, Persisted, Query, SessionLimit,
+    Caller, MemoryLimit, PersistRefusal, Persisted, Query, SessionLimit, WaitingSession,
 };
 use sockbroker_policy::subject::{RemoteIdentity, Subject};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -49,9 +50,13 @@ pub enum MonitorRequest {
 #[derive(Debug)]
 pub enum KeptRequest {
     /// Keeps a session with this linger for the next worker: its number, and what the monitor keeps of it.
-    Persist((u64, u64), Vec<u8>, oneshot::Sender<Result<Persisted, PersistRefusal>>),
+    Persist((u64, Duration), Vec<u8>, oneshot::Sender<Result<Persisted, PersistRefusal>>),
     /// Notes what a kept session gave up.
-    Restricted(u64, Vec<u8>, oneshot::Sender<()>),
+    Restricted(u64, Vec<u8>, oneshot::Sender<Result<(), PersistRefusal>>),
+    /// A kept session has another linger.
+    Linger(u64, Duration),
+    /// A kept session has its first connection, or has lost its last one.
+    Attached(u64, bool),
     /// A kept session has ended.
     Over(u64),
 }
@@ -61,6 +66,8 @@ pub enum KeptRequest {
 pub struct QueryResults {
     /// The user of each worker, and its answer.
     pub results: Vec<(u32, Vec<u8>)>,
+    /// The sessions that have no worker, if the query was for sessions.
+    pub waiting: Vec<WaitingSession>,
     /// The number of workers that did not answer; `None` if the monitor refused the query.
     pub missing: Option<u64>,
 }
@@ -173,7 +180,7 @@ impl MonitorLink {
     pub(super) async fn persist(
         &self,
         session: u64,
-        linger: u64,
+        linger: Duration,
         facts: Vec<u8>,
     ) -> OpResult<Result<Persisted, PersistRefusal>> {
         let (sender, result) = oneshot::channel();
@@ -182,10 +189,24 @@ impl MonitorLink {
     }
 
     /// Notes what a kept session gave up.
-    pub(super) async fn restricted(&self, session: u64, text: Vec<u8>) -> OpResult<()> {
+    pub(super) async fn restricted(
+        &self,
+        session: u64,
+        text: Vec<u8>,
+    ) -> OpResult<Result<(), PersistRefusal>> {
         let (sender, result) = oneshot::channel();
         self.send(MonitorRequest::Kept(KeptRequest::Restricted(session, text, sender)));
         result.await.map_err(|_ended| ended())
+    }
+
+    /// Reports that a kept session has another linger.
+    pub(super) fn linger(&self, session: u64, linger: Duration) {
+        self.send(MonitorRequest::Kept(KeptRequest::Linger(session, linger)));
+    }
+
+    /// Reports that a kept session has its first connection, or has lost its last one.
+    pub(super) fn attached(&self, session: u64, attached: bool) {
+        self.send(MonitorRequest::Kept(KeptRequest::Attached(session, attached)));
     }
 
     /// Reports the end of a kept session.

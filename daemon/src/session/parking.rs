@@ -1,5 +1,8 @@
 //! Where the handles of a persistent session lie: each is in the lots before its call is answered, and out of them before
 //! its `close` is answered.
+//!
+//! Sockets of other network namespaces are not there: they end with the last connection, which does not outlive the
+//! process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,10 +12,12 @@ use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::session::lots::{Held, Key, Lots, ParkError};
+use crate::session::monitor_link::MonitorLink;
 use crate::session::record::{SessionState, SocketRecord, encode};
 use crate::table::entry::Entry;
 use crate::table::timeout::TimeoutCell;
 use crate::table::{Resource, Table, generation};
+use sockbroker_policy::namespace::Namespace;
 
 /// What is stored of the session itself.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +34,7 @@ pub(super) const RESERVED: u64 = 1024;
 pub struct Persistence {
     pub(super) lots: Arc<Lots>,
     pub(super) reach: Reach,
+    pub(super) monitor: MonitorLink,
     /// The first generation that is not reserved.
     pub(super) reserved: AtomicU64,
     /// Whether the session stays in the lots, because this process ends.
@@ -43,13 +49,19 @@ fn park_error(error: ParkError, limit: u64) -> OpError {
 }
 
 impl Persistence {
-    /// Parks a new handle, within the lock of the table.
+    /// Fails if no further handle can be parked.
+    pub(super) fn check_room(&self) -> OpResult<()> {
+        let full = || park_error(ParkError::Full, self.lots.allowed());
+        self.lots.has_room().then_some(()).ok_or_else(full)
+    }
+
+    /// Parks a new handle, within the lock of the table. Of a stream, only its number outlives the process.
     pub(super) fn add(
         &self,
         session: &Owner<'_>,
         table: &Table,
         handle: Handle,
-        entry: &Arc<Entry>,
+        resource: &Resource,
     ) -> OpResult<()> {
         if self.left.load(Ordering::Acquire) {
             return Err(OpError::Session("the broker is shutting down"));
@@ -57,7 +69,10 @@ impl Persistence {
         if generation(handle) >= self.reserved.load(Ordering::Relaxed) {
             self.save_state(session, generation(handle) + RESERVED)?;
         }
-        self.save_all(session, table, handle, entry)
+        match resource {
+            Resource::Socket(entry) => self.save_all(session, table, handle, entry),
+            Resource::Stream(_) => Ok(()),
+        }
     }
 
     /// Parks the state of a handle and of its duplicates.
@@ -89,6 +104,9 @@ impl Persistence {
         handle: Handle,
         entry: &Arc<Entry>,
     ) -> OpResult<()> {
+        if *entry.namespace() != Namespace::Broker {
+            return Ok(());
+        }
         let original = if entry.ends.is_shared() { original(table, handle, entry) } else { None };
         let record = encode(&SocketRecord::of(entry, original));
         let record = record.map_err(|error| OpError::Plain(error.to_string()))?;

@@ -5,8 +5,8 @@
 //!
 //! The parts of a session are parked by [`crate::session::parking`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use sockbroker_monitor::message::{PersistRefusal, Persisted};
 use sockbroker_proto::api::session::Persistence as Reach;
@@ -19,13 +19,26 @@ use crate::session::lots::Lots;
 use crate::session::monitor_link::MonitorLink;
 use crate::session::parking::{Owner, Persistence, RESERVED};
 use crate::session::record::{RecordError, SessionFacts, encode};
-use crate::session::restriction::RestrictionText;
+use crate::session::restriction::{RestrictionText, SessionRestriction};
 use crate::table::Resource;
+use sockbroker_policy::Policy;
+use sockbroker_policy::action::PersistSession;
+use sockbroker_policy::subject::Subject;
 
 impl Session {
     /// What it outlives.
     pub fn reach(&self) -> Option<Reach> {
-        self.persistence.get().map(|persistence| persistence.reach)
+        self.persistence().map(|persistence| persistence.reach)
+    }
+
+    /// Where its handles lie, if it outlives this process.
+    pub(super) fn persistence(&self) -> Option<Arc<Persistence>> {
+        self.persistence_cell().clone()
+    }
+
+    fn persistence_cell(&self) -> MutexGuard<'_, Option<Arc<Persistence>>> {
+        // One value, set in one statement: a panic of another call does not spoil it.
+        self.persistence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn owner(&self) -> Owner<'_> {
@@ -33,21 +46,49 @@ impl Session {
     }
 
     /// Keeps a session that was recovered from the lots.
-    pub(super) fn stay_parked(&self, lots: Arc<Lots>, reach: Reach, generation: u64) {
+    pub(super) fn stay_parked(
+        &self,
+        (lots, reach): (Arc<Lots>, Reach),
+        monitor: MonitorLink,
+        generation: u64,
+    ) {
         let (reserved, left) = (AtomicU64::new(generation), AtomicBool::new(false));
         self.noted.store(self.restricted(), Ordering::Release);
-        // A new session has none.
-        drop(self.persistence.set(Persistence { lots, reach, reserved, left }));
+        self.awaits_client.store(true, Ordering::Release);
+        *self.persistence_cell() =
+            Some(Arc::new(Persistence { lots, reach, monitor, reserved, left }));
+    }
+
+    /// Ends with this process, although it was persistent: the policy does not grant it any more. Returns whether it was.
+    pub(super) fn stop_persisting(&self) -> bool {
+        // Within the lock, so that no change is under way.
+        let _table = self.table();
+        let before = self.persistence_cell().take();
+        let left = before.as_ref().is_some_and(|own| own.left.load(Ordering::Acquire));
+        if left {
+            *self.persistence_cell() = before;
+            return false;
+        }
+        self.asked_to_persist.store(false, Ordering::SeqCst);
+        before.is_some_and(|persistence| {
+            persistence.end(self.number);
+            true
+        })
+    }
+
+    /// Whether it was recovered, and no client has attached to it since.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.awaits_client.load(Ordering::Acquire)
     }
 
     /// Whether it outlives this process, which does not leave it to the next one now.
     pub(super) fn is_kept(&self) -> bool {
-        self.persistence.get().is_some_and(|own| !own.left.load(Ordering::Acquire))
+        self.persistence().is_some_and(|own| !own.left.load(Ordering::Acquire))
     }
 
     /// Leaves its handles in the lots: whatever happens to them in this process, the next one has them.
     pub(super) fn leave_parked(&self) {
-        if let Some(persistence) = self.persistence.get() {
+        if let Some(persistence) = self.persistence() {
             // Within the lock, so that no change is under way.
             let _table = self.table();
             persistence.left.store(true, Ordering::Release);
@@ -56,7 +97,7 @@ impl Session {
 
     /// Parks the state of a handle after a change that the kernel does not keep.
     pub fn save(&self, handle: Handle) -> OpResult<()> {
-        let Some(persistence) = self.persistence.get() else { return Ok(()) };
+        let Some(persistence) = self.persistence() else { return Ok(()) };
         let table = self.table();
         // A call on another connection may have closed it.
         let Some(Resource::Socket(entry)) = table.get(handle) else { return Ok(()) };
@@ -68,7 +109,7 @@ impl Session {
 
     /// Parks the state of the session after a change.
     pub fn save_state(&self) -> OpResult<()> {
-        let Some(persistence) = self.persistence.get() else { return Ok(()) };
+        let Some(persistence) = self.persistence() else { return Ok(()) };
         let _table = self.table();
         if self.is_closed() || persistence.left.load(Ordering::Acquire) {
             return Ok(());
@@ -93,13 +134,13 @@ impl Session {
     }
 
     /// Parks its state and its handles, and every later one.
-    fn begin_parking(&self, lots: Arc<Lots>, reach: Reach) -> OpResult<()> {
+    fn begin_parking(&self, lots: Arc<Lots>, reach: Reach, monitor: MonitorLink) -> OpResult<()> {
         let table = self.table();
         if self.is_closed() {
             return Err(OpError::Session("the session is closed"));
         }
         let (reserved, left) = (AtomicU64::new(0), AtomicBool::new(false));
-        let persistence = Persistence { lots, reach, reserved, left };
+        let persistence = Persistence { lots, reach, monitor, reserved, left };
         persistence.save_state(&self.owner(), table.numbers().generation + RESERVED)?;
         for (handle, resource) in table.resources() {
             if let Resource::Socket(entry) = resource
@@ -110,7 +151,7 @@ impl Session {
             }
         }
         // Only one call gets here (`Broker::persisting`).
-        drop(self.persistence.set(persistence));
+        *self.persistence_cell() = Some(Arc::new(persistence));
         Ok(())
     }
 
@@ -118,6 +159,11 @@ impl Session {
     fn restrictions_from(&self, first: usize) -> Vec<RestrictionText> {
         self.state().restrictions.iter().skip(first).map(|one| one.text().clone()).collect()
     }
+}
+
+/// Whether a policy lets sessions of a principal outlive their worker. What a session gives up does not end that.
+pub(super) fn may_persist(policy: &Policy, subject: &Subject) -> bool {
+    policy.select(subject, Vec::new()).authorize(PersistSession).is_ok()
 }
 
 /// Reports a session over that the monitor was to keep, unless it has become persistent: the call that asked for it may be
@@ -135,20 +181,30 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// Passes restrictions to the monitor that it has not noted.
-async fn note(monitor: &MonitorLink, session: &Session) -> OpResult<()> {
-    loop {
-        let noted = session.noted.load(Ordering::Acquire);
-        let Some(restriction) = session.restrictions_from(noted).into_iter().next() else {
-            return Ok(());
-        };
-        let text = encode(&restriction).map_err(|error| OpError::Plain(error.to_string()))?;
-        monitor.restricted(session.number(), text).await?;
-        session.noted.store(noted + 1, Ordering::Release);
-    }
-}
-
 impl Broker {
+    /// Passes restrictions to the monitor that it has not noted.
+    async fn note(&self, monitor: &MonitorLink, session: &Session) -> OpResult<()> {
+        loop {
+            let noted = session.noted.load(Ordering::Acquire);
+            let Some(restriction) = session.restrictions_from(noted).into_iter().next() else {
+                return Ok(());
+            };
+            self.note_text(monitor, session, &restriction).await?;
+            session.noted.store(noted + 1, Ordering::Release);
+        }
+    }
+
+    async fn note_text(
+        &self,
+        monitor: &MonitorLink,
+        session: &Session,
+        restriction: &RestrictionText,
+    ) -> OpResult<()> {
+        let text = encode(restriction).map_err(|error| OpError::Plain(error.to_string()))?;
+        let noted = monitor.restricted(session.number(), text).await?;
+        noted.map_err(|refusal| self.refused(refusal))
+    }
+
     /// `session.open` with `persist`: from the answer on, the session and its handles outlive this process.
     pub async fn persist(&self, session: &Arc<Session>) -> OpResult<()> {
         let monitor = self.monitor().ok_or(OpError::Session(
@@ -161,7 +217,7 @@ impl Broker {
                 "sessions of clients on other machines do not outlive their worker: open the session without persist",
             ));
         }
-        let linger = session.linger().as_secs();
+        let linger = session.linger();
         // Before the restrictions are read: from now on `note_restriction` waits for this call.
         session.asked_to_persist.store(true, Ordering::SeqCst);
         let (facts, known) = session.facts()?;
@@ -180,8 +236,8 @@ impl Broker {
         let reach = if service { Reach::Service } else { Reach::Worker };
         // What the session gave up while the monitor was asked, before any of its handles is parked.
         session.noted.store(known, Ordering::Release);
-        note(monitor, session).await?;
-        session.begin_parking(self.lots.clone(), reach)
+        self.note(monitor, session).await?;
+        session.begin_parking(self.lots.clone(), reach, monitor.clone())
     }
 
     fn refused(&self, refusal: PersistRefusal) -> OpError {
@@ -196,20 +252,36 @@ impl Broker {
             PersistRefusal::Handles => {
                 ("persistent_handles_in_all", limits.persistent_handles_in_all)
             }
+            PersistRefusal::Bytes => {
+                ("persistent_bytes_per_user", limits.persistent_bytes_per_user)
+            }
             PersistRefusal::Failed(errno) => return OpError::Os { call: "socketpair", errno },
         };
         OpError::Limit { name, value }
     }
 
     /// `session.restrict`: in force from now on, also after a recovery.
-    pub async fn note_restriction(&self, session: &Session) -> OpResult<()> {
-        let Some(monitor) = self.monitor() else { return Ok(()) };
-        if session.reach().is_none() && !session.asked_to_persist.load(Ordering::SeqCst) {
-            return Ok(());
-        }
+    pub async fn restrict(
+        &self,
+        session: &Session,
+        restriction: SessionRestriction,
+    ) -> OpResult<()> {
+        let asked = || session.asked_to_persist.load(Ordering::SeqCst);
+        let Some(monitor) = self.monitor().filter(|_| session.reach().is_some() || asked()) else {
+            return session.restrict(restriction);
+        };
         // A call may be about to make it persistent. Of several restrictions, each is noted once.
         let _turn = self.persisting.lock().await;
-        if session.reach().is_none() { Ok(()) } else { note(monitor, session).await }
+        if session.reach().is_none() {
+            return session.restrict(restriction);
+        }
+        self.note(monitor, session).await?;
+        session.check_restrictions()?;
+        // First: what the next process does not know would not be in force there.
+        self.note_text(monitor, session, restriction.text()).await?;
+        session.restrict(restriction)?;
+        session.noted.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Whether a number was given by an earlier process.
@@ -230,9 +302,31 @@ impl Broker {
     }
 
     /// Adds a session that an earlier process left.
-    pub(super) fn add_recovered(&self, session: Session) {
+    pub(super) fn keep_recovered(&self, session: Session, reach: Reach, generation: u64) {
+        if let Some(monitor) = self.monitor() {
+            let parked = (self.lots.clone(), reach);
+            session.stay_parked(parked, monitor.clone(), generation);
+        }
         self.report_session(&session, "recovered");
         self.lock().opened.insert(session.number(), Arc::new(session));
+    }
+
+    /// Ends with this process what outlives it without a grant: a session that a client uses goes on until then, and one
+    /// that waits for its client closes.
+    pub(super) fn revoke_persistence(&self, policy: &Policy) {
+        for session in self.sessions() {
+            if session.reach().is_none() || may_persist(policy, session.principal().subject()) {
+                continue;
+            }
+            if session.stop_persisting() {
+                let (number, uid) = (session.number(), session.uid());
+                tracing::info!(session = number, uid, "the session no longer outlives its worker");
+                self.forget_persistent(number);
+            }
+            if session.awaits_client() {
+                self.close(&session);
+            }
+        }
     }
 
     /// Reports to the monitor that a session cannot be recovered.

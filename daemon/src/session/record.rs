@@ -94,6 +94,9 @@ pub struct SocketRecord {
     /// Whether it is bound to a file, which no rule can judge any more.
     pub bound_to_file: bool,
     pub fanout: Option<FanoutRecord>,
+    /// Its claim to a port that is bound with `SO_REUSEPORT`.
+    #[serde(default)]
+    pub port: Option<PortRecord>,
     /// The state of the emulation of `SIO_RCVALL`.
     pub rcvall: Option<RcvallState>,
     /// Kernel memory that its options take, in bytes.
@@ -191,6 +194,15 @@ pub struct FanoutRecord {
     /// The number of the group.
     pub group: u16,
     /// Whether the group stays its owner's when the socket is closed.
+    pub kept: bool,
+}
+
+/// The claim of a socket to a port that the kernel would share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortRecord {
+    pub claim: Claim,
+    /// Whether the port stays its owner's when the socket is closed.
     pub kept: bool,
 }
 
@@ -295,6 +307,12 @@ impl FanoutRecord {
     }
 }
 
+impl PortRecord {
+    fn of(claimed: &Claimed) -> Self {
+        Self { claim: claimed.claim(), kept: claimed.is_kept() }
+    }
+}
+
 impl SocketRecord {
     pub(super) fn of(entry: &Entry, duplicate_of: Option<u64>) -> Self {
         let known = entry.ends.known();
@@ -309,6 +327,7 @@ impl SocketRecord {
             choices: known.choices,
             bound_to_file: known.bound.is_some(),
             fanout: fanout.and_then(FanoutRecord::of),
+            port: known.port.as_ref().map(PortRecord::of),
             rcvall: entry.rcvall.as_ref().map(|rcvall| rcvall.state().clone()),
             kernel_memory: entry.kernel_memory().amounts(),
             maker: entry.maker.get().cloned(),
@@ -350,13 +369,17 @@ impl SocketRecord {
             known.choices = self.choices;
             known.bound = self.bound_to_file.then_some(Bound::Elsewhere);
             known.peer = lost_peer.then_some(SocketName::Unknown);
-            known.fanout = self.fanout.and_then(|FanoutRecord { group, kept }| {
-                let mut member = claims.take(Claim::Fanout { group }, user.key())?;
+            let take = |claim, kept| {
+                let mut claimed = claims.take(claim, user.key())?;
                 if kept {
-                    member.keep();
+                    claimed.keep();
                 }
-                Some(member)
-            });
+                Some(claimed)
+            };
+            let fanout = self.fanout;
+            known.fanout =
+                fanout.and_then(|FanoutRecord { group, kept }| take(Claim::Fanout { group }, kept));
+            known.port = self.port.and_then(|PortRecord { claim, kept }| take(claim, kept));
         }
         entry.ends = ends;
         entry

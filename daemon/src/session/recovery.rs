@@ -10,17 +10,20 @@ use sockbroker_monitor::message::{Index, KeptSession, Persisted};
 use sockbroker_proto::api::session::Persistence as Reach;
 
 use crate::descriptor::Descriptor;
-use crate::principal::PrincipalKey;
+use crate::principal::{Principal, PrincipalKey};
 use crate::quota::User;
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::lots::{Found, Held, Key, Recovered};
+use crate::session::persistence::may_persist;
 use crate::session::record::{
     OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord, decode,
 };
 use crate::session::restore::Restored;
 use crate::session::restriction::RestrictionText;
 use crate::table::{Numbers, slots};
+use sockbroker_policy::Policy;
+use sockbroker_sys::host;
 
 /// Sockets that nobody gets. They are closed where that cannot stall anything, after the lots have no copy.
 struct Closed<'a> {
@@ -53,7 +56,9 @@ impl Parts {
                 continue;
             }
             let Some(descriptor) = descriptor else { continue };
-            match decode(&body) {
+            match decode::<SocketRecord>(&body) {
+                // It would have ended with the connection.
+                Ok(SocketRecord { network: Some(_), .. }) => closed.add([descriptor]),
                 Ok(record) => {
                     parts.sockets.insert(handle, record);
                     parts.descriptors.insert(handle, descriptor);
@@ -91,7 +96,7 @@ impl Parts {
             token: Some(token),
             restrictions,
             default_timeout: state.default_timeout,
-            linger: Duration::from_secs(kept.linger_seconds),
+            linger: kept.linger,
             numbers,
             sockets,
         }))
@@ -125,6 +130,7 @@ impl Broker {
         }
         let reach = if persisted.service { Reach::Service } else { Reach::Worker };
         let mut kept: HashMap<Key, Option<Held>> = HashMap::new();
+        let (policy, _) = self.policy.current();
         let mut count = 0;
         for session in &index.sessions {
             let found = by_session.remove(&session.number).unwrap_or_default();
@@ -133,6 +139,15 @@ impl Broker {
             let record = parts.record(session, index);
             let descriptors = std::mem::take(&mut parts.descriptors);
             let restored = match record {
+                Ok(Some(record)) if !record.is_granted(&policy) => {
+                    tracing::info!(
+                        session = session.number,
+                        uid = index.uid,
+                        "closed a session that no rule lets outlive its worker any more"
+                    );
+                    closed.add(descriptors.into_values());
+                    Ok(None)
+                }
                 Ok(Some(record)) => {
                     let broker =
                         Restored { limits: &self.limits, user: &user, claims: &self.claims };
@@ -150,10 +165,8 @@ impl Broker {
             match restored {
                 Ok(Some(restored)) => {
                     kept.extend(keys(&restored));
-                    restored.stay_parked(self.lots.clone(), reach, generation);
-                    let wait = Duration::from_secs(self.limits.reattach_seconds);
-                    restored.expect_connection(restored.linger().max(wait));
-                    self.add_recovered(restored);
+                    restored.expect_connection(self.time_left(session));
+                    self.keep_recovered(restored, reach, generation);
                     count += 1;
                 }
                 Ok(None) => self.forget_persistent(session.number),
@@ -171,6 +184,21 @@ impl Broker {
         drop(closed);
         self.revoke();
         Ok(count)
+    }
+}
+
+impl SessionRecord {
+    /// Whether a policy lets it outlive its worker.
+    fn is_granted(&self, policy: &Policy) -> bool {
+        may_persist(policy, Principal::from(self.owner.clone()).subject())
+    }
+}
+
+impl Broker {
+    /// How long a session that was recovered waits for its client: the time that began with the end of the worker.
+    fn time_left(&self, session: &KeptSession) -> Duration {
+        let whole = session.linger.max(Duration::from_secs(self.limits.reattach_seconds));
+        session.waiting.map_or(whole, |waiting| waiting.until.saturating_sub(host::since_boot()))
     }
 }
 

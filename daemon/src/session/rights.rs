@@ -16,13 +16,21 @@ impl Session {
     /// Gives up everything that the restriction does not keep, for the rest of the session.
     pub fn restrict(&self, restriction: SessionRestriction) -> OpResult<()> {
         let mut state = self.state();
-        if state.restrictions.len() >= self.limits.restrictions {
-            let value = self.limits.restrictions as u64;
-            return Err(OpError::Limit { name: "restrictions", value });
-        }
+        self.check_number(state.restrictions.len())?;
         state.restrictions.push(restriction);
         self.restricted.store(state.restrictions.len(), Ordering::Release);
         Ok(())
+    }
+
+    /// Fails if it cannot have a further restriction.
+    pub(super) fn check_restrictions(&self) -> OpResult<()> {
+        self.check_number(self.state().restrictions.len())
+    }
+
+    fn check_number(&self, restrictions: usize) -> OpResult<()> {
+        let value = self.limits.restrictions as u64;
+        let full = restrictions >= self.limits.restrictions;
+        if full { Err(OpError::Limit { name: "restrictions", value }) } else { Ok(()) }
     }
 
     /// The restrictions in force, oldest first.

@@ -2,22 +2,29 @@
 
 use std::future::pending;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::read;
-use sockbroker_policy::namespace::Namespace;
+use sockbroker_policy::namespace::{Namespace, Other};
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::address::Address;
+use sockbroker_proto::api::session::Persistence as Reach;
 use sockbroker_proto::socket_spec::SocketSpec;
+use sockbroker_sys::lot::Lot;
 
 use super::*;
 use crate::config::policy::Accounts;
 use crate::quota::{Quota, Users};
 use crate::session::broker::Broker;
+use crate::session::lots::{Key, Lots};
+use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::NextPolicy;
+use crate::session::record::{SessionState, decode};
 use crate::session::restriction::RestrictionText;
+use crate::table::generation;
 use sockbroker_policy::question::Question;
 
 fn principal() -> Principal {
@@ -231,4 +238,73 @@ async fn a_clone_has_the_sockets_and_not_the_streams() {
     assert!(matches!(clone.stream(stream), Err(OpError::Handle(_))));
     assert_eq!((clone.handles(), session.handles(), user.used(Share::Handles)), (0, 1, 1));
     assert_ne!(start(&clone, &user, &held), stream, "a void handle is not given out again");
+}
+
+/// Makes a session persistent in lots of its own, of which a next process finds copies.
+fn park(session: &Session) -> [OwnedFd; 2] {
+    let lots = Lots::default();
+    let ends = Lot::create().unwrap().into_ends();
+    let copies = [ends[0].try_clone().unwrap(), ends[1].try_clone().unwrap()];
+    let [read, write] = ends;
+    lots.add(Lot::of_ends(read, write).unwrap());
+    lots.allow(2);
+    let (monitor, _requests) = MonitorLink::new(None);
+    let generation = session.table().numbers().generation;
+    session.stay_parked((Arc::new(lots), Reach::Worker), monitor, generation);
+    copies
+}
+
+/// The first generation that the next process gives, and the handles that it finds.
+fn found([read, write]: &[OwnedFd; 2]) -> (u64, usize) {
+    let next = Lots::default();
+    next.add(Lot::of_ends(read.try_clone().unwrap(), write.try_clone().unwrap()).unwrap());
+    let mut found = next.recover().unwrap().found;
+    let state = found.remove(&Key { session: 1, handle: 0 });
+    let state = state.map(|state| decode::<SessionState>(&state.body).unwrap().generation);
+    (state.unwrap_or_default(), found.len())
+}
+
+#[tokio::test]
+async fn number_of_a_stream_is_not_given_again_by_the_next_process() {
+    let (session, user, held) = (session(&Limits::default()), user(), Arc::new(()));
+    let lots = park(&session);
+    let stream = start(&session, &user, &held);
+    let (next, handles) = found(&lots);
+    assert!(next > generation(stream), "{next}");
+    assert_eq!(handles, 0);
+}
+
+fn udp(session: &Session, user: &Arc<User>) -> Entry {
+    let room = session.reserve_handle(user).unwrap();
+    let spec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_DGRAM, protocol: 0 };
+    let descriptor = sockbroker_sys::socket::create(spec.domain, spec.ty, 0).unwrap();
+    Entry::new(descriptor, spec, Timeout::Blocking, room).unwrap()
+}
+
+#[tokio::test]
+async fn sockets_of_another_network_namespace_do_not_outlive_the_process() {
+    let (session, user) = (session(&Limits::default()), user());
+    let lots = park(&session);
+    let other = Namespace::Other(Other { is_callers: true, is_owned: false, name: None });
+    let elsewhere = udp(&session, &user).of_namespace(other);
+    let elsewhere = session.insert(Arc::new(elsewhere)).unwrap();
+    session.save(elsewhere).unwrap();
+    assert_eq!(found(&lots).1, 0);
+    session.insert(Arc::new(udp(&session, &user))).unwrap();
+    assert_eq!(found(&lots).1, 1);
+    session.remove(elsewhere).unwrap();
+}
+
+#[tokio::test]
+async fn no_handle_is_reserved_that_cannot_be_parked() {
+    let (session, user) = (session(&Limits::default()), user());
+    park(&session);
+    // One place is the session's own.
+    let first = session.insert(Arc::new(udp(&session, &user))).unwrap();
+    let refused = session.reserve_handle(&user).unwrap_err();
+    let OpError::Limit { name: "persistent_handles_per_user", value: 2 } = refused else {
+        panic!("{refused:?}");
+    };
+    session.remove(first).unwrap();
+    assert!(session.reserve_handle(&user).is_ok());
 }

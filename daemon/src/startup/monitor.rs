@@ -166,7 +166,7 @@ fn limits(limits: &config::limits::Limits) -> Limits {
         persistent_handles: limits.persistent_handles_in_all,
         persistent_handles_per_user: limits.persistent_handles_per_user,
         restrictions: limits.restrictions,
-        restriction_bytes: limits.restriction_bytes_per_user,
+        persistent_bytes_per_user: limits.persistent_bytes_per_user,
         reattach: Duration::from_secs(limits.reattach_seconds),
         linger: Duration::from_secs(limits.linger_seconds),
         workers: limits.workers,

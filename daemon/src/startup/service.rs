@@ -94,14 +94,14 @@ pub(super) fn listening_sockets() -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Sta
     Ok((listener, remote))
 }
 
-/// The service manager, and whether it states that it keeps descriptors (`$FDSTORE`, since systemd 254).
-pub(super) fn store() -> (Option<ServiceManager>, bool) {
+/// The service manager, and the number of descriptors that it states to keep (`$FDSTORE`, since systemd 254).
+pub(super) fn store() -> (Option<ServiceManager>, u64) {
     let manager = ServiceManager::connect().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot connect to the service manager");
         None
     });
     let places = std::env::var("FDSTORE").ok().and_then(|number| number.parse::<u64>().ok());
-    (manager, places.is_some_and(|places| places > 1))
+    (manager, places.unwrap_or_default())
 }
 
 /// Removes a descriptor from the store of the service manager.

@@ -198,7 +198,7 @@ struct Follower {
     callers: HashMap<u64, oneshot::Sender<Started>>,
     readers: HashMap<u64, oneshot::Sender<captures::Started>>,
     persists: HashMap<u64, oneshot::Sender<Result<Persisted, PersistRefusal>>>,
-    restrictions: HashMap<u64, oneshot::Sender<()>>,
+    restrictions: HashMap<u64, oneshot::Sender<Result<(), PersistRefusal>>>,
     /// Answers of other workers, and how many could not be read.
     queries: HashMap<u64, (QueryResults, u64, oneshot::Sender<QueryResults>)>,
 }

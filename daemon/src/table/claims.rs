@@ -60,6 +60,11 @@ impl Claims {
         Some(Claimed { claims: self.clone(), claim, kept: false })
     }
 
+    /// The claims of all sockets of this process.
+    pub fn all(&self) -> Vec<Claim> {
+        self.owners().keys().copied().collect()
+    }
+
     /// Whether a socket of this process has the claim.
     pub fn has(&self, claim: Claim) -> bool {
         self.owners().contains_key(&claim)

@@ -104,6 +104,25 @@ impl Lot {
         walked.map(|()| all)
     }
 
+    /// The first bytes of all messages, at most `most` of each, oldest first. Copies no descriptor.
+    pub fn beginnings(&self, most: usize) -> io::Result<Vec<Vec<u8>>> {
+        self.set_peek_offset(0)?;
+        let mut all = Vec::new();
+        // More than the largest message: a truncated one would stop the walk in its middle.
+        let mut buffer = vec![0; record::LENGTH_MAX + 1];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+        let walked = loop {
+            match retry(|| Ok(recv(self.read.as_raw_fd(), &mut buffer, flags)?)) {
+                Ok(0) => break Ok(()),
+                Ok(length) => all.push(buffer.iter().take(length.min(most)).copied().collect()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.set_peek_offset(-1)?;
+        walked.map(|()| all)
+    }
+
     /// `SO_PEEK_OFF` (`socket(7)`): from where peeking reads, or -1 for the head.
     fn set_peek_offset(&self, offset: i32) -> io::Result<()> {
         option::set_int(self.read.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)
@@ -145,6 +164,7 @@ mod tests {
             let counts: Vec<_> = all.iter().map(|message| message.descriptors.len()).collect();
             assert_eq!(counts, [2, 0]);
         }
+        assert_eq!(lot.beginnings(2).unwrap(), [b"on", b"tw"]);
         assert_eq!(lot.head().unwrap().unwrap().bytes, b"one");
         assert_eq!(texts(&lot), ["one", "two"]);
         lot.drop_head().unwrap();

@@ -24,7 +24,7 @@ pub fn create(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The content of sealed memory of at most `most` bytes. `InvalidData` for anything else: a file that is not
+/// The content of sealed memory of at most `most` bytes; `FileTooLarge` if it has more. `InvalidData` for anything else: a file that is not
 /// sealed could change while it is read, or make the reader wait.
 pub fn read(memory: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
     let wrong = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text.to_owned());
@@ -35,7 +35,7 @@ pub fn read(memory: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
     let file = File::from(memory.as_fd().try_clone_to_owned()?);
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if length > most {
-        return Err(wrong("it is too large"));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
     }
     let mut content = vec![0; length];
     file.read_exact_at(&mut content, 0)?;
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn other_files_and_large_ones_are_refused() {
         let memory = create("test", b"content").unwrap();
-        assert_eq!(read(memory.as_fd(), 6).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read(memory.as_fd(), 6).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         let open = memfd_create("open", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
         assert!(read(open.unwrap().as_fd(), 9).is_err());
         let (pipe, _end) = io::pipe().unwrap();

@@ -20,7 +20,8 @@ impl ServiceManager {
         env::var_os("NOTIFY_SOCKET").map(|path| Self::at(&path)).transpose()
     }
 
-    fn at(path: &OsStr) -> io::Result<Self> {
+    /// Connects to the service manager whose socket has this name.
+    pub fn at(path: &OsStr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         match path.as_bytes() {
             [b'@', name @ ..] => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,

@@ -65,11 +65,31 @@ pub struct SessionSummary {
     pub opened: bool,
     /// The number of seconds that handles outlive the last connection.
     pub linger: f64,
-    /// Seconds since the session began.
+    /// Seconds since the session began; of one that waits, since it was opened with `persist`.
     pub age: f64,
     /// What it outlives; absent if it was not opened with `persist`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persist: Option<Persistence>,
+    /// Whether a process serves it.
+    #[serde(default)]
+    pub state: ServingState,
+    /// Of one that waits: seconds since its process ended, or since its last connection if that was earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<f64>,
+    /// Of one that waits: seconds until its handles close, unless a client attaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<f64>,
+}
+
+/// Whether a process serves a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServingState {
+    /// A process serves it.
+    #[default]
+    Served,
+    /// It was opened with `persist`, and its process has ended: the next connection of its principal starts another.
+    Waiting,
 }
 
 /// The caller's own handles.
@@ -88,7 +108,7 @@ pub trait Handles {
 /// The sessions of all users, for administrators of the broker.
 #[sockbroker_proto_macros::api(namespace = "admin")]
 pub trait Admin {
-    /// Every session of the broker, oldest first, including the caller's.
+    /// Every session of the broker, including the caller's; those that wait for a client without a process are the last.
     #[method(name = "sessions")]
     async fn sessions(&self) -> RpcResult<Vec<SessionSummary>>;
 

@@ -81,7 +81,10 @@ impl<H: Host> Monitor<H> {
             ToMonitor::LeaseMemory { request, bytes } => self.lease_memory(token, request, bytes),
             ToMonitor::ReturnMemory { bytes } => worker.return_memory(bytes),
             ToMonitor::Claim { request, claim } => self.claim(token, request, claim),
-            ToMonitor::Unclaim { claim } => self.claims.end(token, claim),
+            ToMonitor::Unclaim { claim } => {
+                self.claims.end(token, claim);
+                self.note_claim(token, claim, false);
+            }
             ToMonitor::Closed { number } => {
                 let (uid, cookie) = (worker.uid(), worker.cookies.remove(&number));
                 if !worker.closed(number) {
@@ -201,6 +204,9 @@ impl<H: Host> Monitor<H> {
     /// Gives a worker what no other worker has claimed.
     fn claim(&mut self, token: u64, request: u64, claim: Claim) {
         let granted = self.claims.take(token, claim);
+        if granted {
+            self.note_claim(token, claim, true);
+        }
         self.send(token, &ToWorker::Claimed { request, granted }, &[]);
     }
 

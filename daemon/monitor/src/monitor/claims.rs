@@ -1,10 +1,10 @@
-//! The claims of all workers, by the number of the port or group.
+//! The claims of all workers, and of the sockets that wait for one, by the number of the port or group.
 
 use std::collections::HashMap;
 
 use crate::claim::Claim;
 
-/// The claims, each with the token of its worker.
+/// The claims, each with the token of its worker, or the number of the lots in which its sockets wait.
 #[derive(Debug, Default)]
 pub(super) struct Claims(HashMap<u16, Vec<(u64, Claim)>>);
 
@@ -29,6 +29,19 @@ impl Claims {
                 self.0.remove(&claim.number());
             }
         }
+    }
+
+    /// Makes the claims of one owner those of another: the sockets of a worker wait for the next one, or have got it.
+    pub(super) fn pass(&mut self, from: u64, to: u64) {
+        for same_number in self.0.values_mut() {
+            same_number.iter_mut().filter(|(owner, _)| *owner == from).for_each(|one| one.0 = to);
+        }
+    }
+
+    /// The claims of one owner.
+    pub(super) fn of(&self, token: u64) -> impl Iterator<Item = Claim> {
+        let all = self.0.values().flatten();
+        all.filter(move |(owner, _)| *owner == token).map(|(_, claim)| *claim)
     }
 
     /// Ends the claims of a worker.
@@ -56,7 +69,9 @@ mod tests {
         assert!(!claims.take(2, ALL), "only its owner ends a claim");
         claims.end(1, ALL);
         assert!(claims.take(2, ALL));
-        claims.end_all(2);
+        claims.pass(2, 9);
+        assert!(!claims.take(3, ALL) && claims.of(9).eq([ALL]) && claims.of(2).next().is_none());
+        claims.end_all(9);
         assert!(claims.take(3, ALL) && claims.take(3, GROUP));
     }
 }

@@ -149,7 +149,8 @@ impl<H: Host> Monitor<H> {
 
     /// Applies the limits on workers to a start for this user. Returns the id of the worker, if workers have ids of their
     /// own.
-    fn admit_start(&mut self, uid: u32) -> Result<Option<WorkerId>, Refusal> {
+    fn admit_start(&mut self, peer: &Credentials) -> Result<Option<WorkerId>, Refusal> {
+        let uid = peer.uid;
         let limit = |limit| Refusal::Limit { uid, limit };
         // Neither remote nor local principals take the places of the others.
         let of_kind = |worker: &&Worker| is_remote(worker.uid()) == is_remote(uid);
@@ -175,6 +176,9 @@ impl<H: Host> Monitor<H> {
         if !self.starts.admit(account, Instant::now()) {
             return Err(limit("worker_starts_per_second"));
         }
+        if let Some(earlier) = self.earlier_id(peer) {
+            return Ok(Some(earlier));
+        }
         match &mut self.worker_ids {
             // One that is ending may still have its id.
             Some(ids) => ids.of(uid).take().map(Some).ok_or_else(|| limit("worker_ids")),
@@ -185,7 +189,7 @@ impl<H: Host> Monitor<H> {
     /// Starts a worker for a principal.
     pub(super) fn start(&mut self, peer: &Credentials) -> Result<u64, Refusal> {
         let uid = peer.uid;
-        let id = self.admit_start(uid)?;
+        let id = self.admit_start(peer)?;
         let fail = |error| Refusal::NotStarted { uid, error };
         let (policy, generation) = self.policies.in_force();
         let first_number = Worker::first_number(self.serial);

@@ -35,8 +35,8 @@ pub struct Settings {
     pub activated: bool,
     /// What an earlier broker stored with the service manager, by name.
     pub stored: Vec<(String, OwnedFd)>,
-    /// The service manager, and whether it states that it keeps descriptors.
-    pub service_manager: (Option<ServiceManager>, bool),
+    /// The service manager, and the number of descriptors that it states to keep.
+    pub service_manager: (Option<ServiceManager>, u64),
     /// Descriptors to close, which may wait.
     pub discarded: Vec<OwnedFd>,
 }
@@ -61,9 +61,10 @@ pub struct Limits {
     pub persistent_sessions_per_user: u64,
     pub persistent_handles: u64,
     pub persistent_handles_per_user: u64,
-    /// The restrictions of one session, and the bytes of those of one principal.
+    /// What is kept of the sessions of one user, in bytes.
+    pub persistent_bytes_per_user: u64,
+    /// The restrictions of one session.
     pub restrictions: u64,
-    pub restriction_bytes: u64,
     /// How long kept sessions wait for a connection.
     pub reattach: Duration,
     /// The longest time for which a session can ask.

@@ -1,18 +1,20 @@
 //! The lots of each principal, which outlive its worker, and where the service manager keeps them, the broker.
 //!
-//! An outer lot has the lots of one principal and an index: who owns them, and which sessions may be recovered from
-//! them. No worker has an end of an outer lot.
+//! An outer lot has the lots of one principal and a lot with an index: who owns them, and which sessions may be recovered
+//! from them. No worker has an end of an outer lot, or of that with the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
 use sockbroker_sys::lot::{Lot, Parked};
-use sockbroker_sys::sealed;
+use sockbroker_sys::{host, sealed};
 
-use crate::message::{Index, KeptSession, LOTS};
+use super::worker_ids::WorkerId;
+use crate::claim::Claim;
+use crate::message::{Index, KeptSession, LOTS, LotHeader, Waiting};
 
 /// The version of the index that is written, and the newest that is read.
 pub(super) const FORMAT: u8 = 1;
@@ -20,18 +22,20 @@ pub(super) const FORMAT: u8 = 1;
 pub(super) const CRASHES: u32 = 3;
 /// The bytes of the largest index.
 const INDEX: usize = 64 << 20;
-/// What stands for a time that no clock can represent.
-const FOREVER: Duration = Duration::from_hours(10 * 365 * 24);
+/// How long a principal whose sessions have to be judged waits for a worker. Then they are discarded.
+pub(super) const JUDGE: Duration = Duration::from_secs(10);
 /// How long an answer waits for the service manager.
 pub(super) const STORE: Duration = Duration::from_secs(5);
 
-/// A message of an outer lot.
+/// A message of an outer lot, or of that with the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Label {
     /// The index, with the number of its writing. Descriptor: sealed memory.
     Index(u64),
     /// A lot, with its number. Descriptors: its ends.
     Lot(u64),
+    /// The lot with the index. Descriptors: its ends.
+    OfIndex,
 }
 
 impl Label {
@@ -39,6 +43,7 @@ impl Label {
         let (kind, number) = match self {
             Self::Index(number) => (b'i', number),
             Self::Lot(number) => (b'l', number),
+            Self::OfIndex => (b'x', 0),
         };
         [&[FORMAT, kind][..], &number.to_le_bytes()].concat()
     }
@@ -51,6 +56,7 @@ impl Label {
                 match kind {
                     b'i' => Ok(Self::Index(number)),
                     b'l' => Ok(Self::Lot(number)),
+                    b'x' => Ok(Self::OfIndex),
                     _ => Err("it is of an unknown kind".to_owned()),
                 }
             }
@@ -63,7 +69,16 @@ impl Label {
 }
 
 /// What a worker waits for, once the service manager has its lots.
-pub(super) type Waiting = (u64, u64);
+pub(super) type Waiter = (u64, u64);
+
+/// What is wanted of a worker that is started without a connection: the policy in force, or the end of a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judgement {
+    /// When to try again to start it.
+    pub(super) at: Instant,
+    /// When to discard the sessions instead.
+    pub(super) last: Instant,
+}
 
 /// The lots of one principal.
 #[derive(Debug)]
@@ -71,50 +86,74 @@ pub(super) struct Kept {
     /// The name in the store.
     pub(super) name: String,
     outer: Lot,
+    /// The lot with the index.
+    index: Lot,
+    /// The indexes in it.
+    indexes: usize,
     pub(super) owner: Credentials,
+    /// The number that stands for a worker in the list of claims while there is none.
+    pub(super) number: u64,
     pub(super) sessions: BTreeMap<u64, KeptSession>,
+    /// What its sockets do not share with other principals.
+    pub(super) claims: HashSet<Claim>,
+    /// Those that a worker which recovers the sessions has not repeated.
+    pub(super) unrepeated: HashSet<Claim>,
+    /// The user id of its workers, to which the sockets belong.
+    pub(super) id: Option<WorkerId>,
+    /// The number of that id, while it is not known whether it can be used.
+    pub(super) earlier_id: Option<u32>,
     /// The handles that its worker may park.
     pub(super) handles: u64,
     pub(super) serial: u64,
     pub(super) crashes: u32,
     written: u64,
+    /// Whether a worker has the lots.
+    pub(super) is_served: bool,
     /// Whether a worker is recovering the sessions.
     pub(super) recovering: bool,
     /// Whether the service manager has confirmed that it has the lots.
     pub(super) is_stored: bool,
     /// The barrier that the service manager closes, and when not to wait for it any longer.
     pub(super) barrier: Option<(OwnedFd, Instant)>,
-    pub(super) waiting: Vec<Waiting>,
-    /// When the sessions close, unless a worker has them.
-    pub(super) expires: Option<Instant>,
+    pub(super) waiting: Vec<Waiter>,
+    pub(super) judgement: Option<Judgement>,
 }
 
 impl Kept {
     /// New lots for a principal.
     pub(super) fn create(name: String, owner: Credentials, serial: u64) -> io::Result<Self> {
-        let outer = Lot::create()?;
+        let (outer, index) = (Lot::create()?, Lot::create()?);
+        outer.park(&Label::OfIndex.to_bytes(), &index.ends())?;
         for number in 0..LOTS {
             let lot = Lot::create()?;
             outer.park(&Label::Lot(number).to_bytes(), &lot.ends())?;
         }
-        Ok(Self::over(name, outer, owner, serial))
+        Ok(Self::over(name, (outer, index), owner, serial))
     }
 
-    fn over(name: String, outer: Lot, owner: Credentials, serial: u64) -> Self {
+    fn over(name: String, (outer, index): (Lot, Lot), owner: Credentials, serial: u64) -> Self {
         Self {
             name,
             outer,
+            index,
+            indexes: 0,
             owner,
+            number: 0,
             sessions: BTreeMap::new(),
+            claims: HashSet::new(),
+            unrepeated: HashSet::new(),
+            id: None,
+            earlier_id: None,
             handles: 0,
             serial,
             crashes: 0,
             written: 0,
+            is_served: false,
             recovering: false,
             is_stored: false,
             barrier: None,
             waiting: Vec::new(),
-            expires: None,
+            judgement: None,
         }
     }
 
@@ -122,8 +161,18 @@ impl Kept {
     pub(super) fn restore(name: String, first: OwnedFd, second: OwnedFd) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let outer = Lot::of_ends(first, second).map_err(text)?;
-        let mut newest: Option<(u64, OwnedFd)> = None;
+        let mut of_index = None;
         for Parked { bytes, descriptors, .. } in outer.messages().map_err(text)? {
+            if Label::read(&bytes)? == Label::OfIndex {
+                of_index = <[OwnedFd; 2]>::try_from(descriptors).ok();
+            }
+        }
+        let [first, second] = of_index.ok_or("they have no index")?;
+        let of_index = Lot::of_ends(first, second).map_err(text)?;
+        let mut newest: Option<(u64, OwnedFd)> = None;
+        let messages = of_index.messages().map_err(text)?;
+        let indexes = messages.len();
+        for Parked { bytes, descriptors, .. } in messages {
             if let Label::Index(written) = Label::read(&bytes)?
                 && newest.as_ref().is_none_or(|(newest, _)| *newest < written)
                 && let Some(memory) = descriptors.into_iter().next()
@@ -134,11 +183,14 @@ impl Kept {
         let (written, memory) = newest.ok_or("they have no index")?;
         let index = sealed::read(memory.as_fd(), INDEX).map_err(text)?;
         let index: Index = postcard::from_bytes(&index).map_err(|error| error.to_string())?;
-        let Index { uid, gid, groups, network, serial, crashes, sessions } = index;
+        let Index { uid, gid, groups, network, serial, worker_id, crashes, sessions, claims } =
+            index;
         let owner = Credentials { uid, gid, groups, network };
-        let mut kept = Self::over(name, outer, owner, serial);
+        let mut kept = Self::over(name, (outer, of_index), owner, serial);
         (kept.crashes, kept.written, kept.is_stored) = (crashes, written, true);
+        (kept.indexes, kept.earlier_id) = (indexes, worker_id);
         kept.sessions = sessions.into_iter().map(|session| (session.number, session)).collect();
+        kept.claims = claims.into_iter().collect();
         Ok(kept)
     }
 
@@ -147,16 +199,18 @@ impl Kept {
         self.outer.ends().iter().map(BorrowedFd::try_clone_to_owned).collect()
     }
 
-    pub(super) fn into_ends(self) -> [OwnedFd; 2] {
-        self.outer.into_ends()
+    pub(super) fn into_ends(self) -> impl Iterator<Item = OwnedFd> {
+        self.outer.into_ends().into_iter().chain(self.index.into_ends())
     }
 
     /// The index, for the worker that recovers the sessions.
     pub(super) fn index(&self) -> Index {
         let Credentials { uid, gid, groups, network } = self.owner.clone();
         let (serial, crashes) = (self.serial, self.crashes);
+        let worker_id = self.id.as_ref().map(WorkerId::number).or(self.earlier_id);
         let sessions = self.sessions.values().cloned().collect();
-        Index { uid, gid, groups, network, serial, crashes, sessions }
+        let claims = self.claims.iter().copied().collect();
+        Index { uid, gid, groups, network, serial, worker_id, crashes, sessions, claims }
     }
 
     /// Sealed memory with the index.
@@ -168,30 +222,12 @@ impl Kept {
     /// Writes the index, in place of the earlier one. At no instant there is none.
     pub(super) fn write(&mut self) -> io::Result<()> {
         let memory = self.index_memory()?;
-        self.outer.park(&Label::Index(self.written + 1).to_bytes(), &[memory.as_fd()])?;
+        self.index.park(&Label::Index(self.written + 1).to_bytes(), &[memory.as_fd()])?;
         self.written += 1;
-        self.drop_old()
-    }
-
-    /// Drops earlier indexes, and second copies of lots that a crash left.
-    fn drop_old(&self) -> io::Result<()> {
-        let mut seen = Vec::new();
-        for _ in 0..self.outer.messages()?.len() {
-            let Some(Parked { bytes, descriptors, lost_descriptors }) = self.outer.head()? else {
-                break;
-            };
-            if lost_descriptors {
-                // Both indexes stay, and the newer one counts.
-                return Err(io::Error::from_raw_os_error(libc::EMFILE));
-            }
-            let label = Label::read(&bytes).map_err(io::Error::other)?;
-            let is_old = matches!(label, Label::Index(written) if written < self.written);
-            if !is_old && !seen.contains(&label) {
-                seen.push(label);
-                let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-                self.outer.park(&bytes, &borrowed)?;
-            }
-            self.outer.drop_head()?;
+        self.indexes += 1;
+        while self.indexes > 1 {
+            self.index.drop_head()?;
+            self.indexes -= 1;
         }
         Ok(())
     }
@@ -211,20 +247,95 @@ impl Kept {
         Ok(lots.into_values().collect())
     }
 
-    /// The bytes of the descriptions and restrictions of its sessions.
-    pub(super) fn bytes(&self) -> usize {
-        let texts =
-            |session: &KeptSession| session.restrictions.iter().map(Vec::len).sum::<usize>();
-        self.sessions.values().map(|session| session.facts.len() + texts(session)).sum()
+    /// The number of handles of each session, as the lots have them. There MUST be no worker, which reads them too.
+    pub(super) fn parked(&self) -> io::Result<BTreeMap<u64, u64>> {
+        let mut handles = HashSet::new();
+        for [first, second] in self.lots()? {
+            for beginning in Lot::of_ends(first, second)?.beginnings(LotHeader::LENGTH)? {
+                if let Ok((LotHeader { session, handle, .. }, _)) = LotHeader::read(&beginning) {
+                    handles.insert((session, handle));
+                }
+            }
+        }
+        let mut counts = BTreeMap::new();
+        for (session, _) in handles.into_iter().filter(|(_, handle)| *handle > 0) {
+            *counts.entry(session).or_default() += 1;
+        }
+        Ok(counts)
     }
 
-    /// When its sessions have waited long enough for a connection. A worker can have asked for any time; `longest` is that
-    /// of the limit.
-    pub(super) fn wait_until(&self, reattach: Duration, longest: Duration) -> Instant {
-        let lingers = self.sessions.values().map(|session| session.linger_seconds);
-        let linger = Duration::from_secs(lingers.max().unwrap_or_default()).min(longest);
-        let now = Instant::now();
-        now.checked_add(reattach.max(linger)).unwrap_or(now + FOREVER)
+    /// The bytes of the descriptions and restrictions of its sessions.
+    pub(super) fn bytes(&self) -> u64 {
+        let texts =
+            |session: &KeptSession| session.restrictions.iter().map(Vec::len).sum::<usize>();
+        self.sessions.values().map(|session| (session.facts.len() + texts(session)) as u64).sum()
+    }
+
+    /// Notes that its sessions have no connection from now on. Those that had none before keep their time.
+    pub(super) fn begin_waiting(&mut self, times: WaitTimes) {
+        let now = host::since_boot();
+        for session in self.sessions.values_mut().filter(|session| session.waiting.is_none()) {
+            session.waiting = Some(times.from(now, session.linger));
+        }
+    }
+
+    /// Lets sessions that an earlier broker left wait long enough that their clients can connect.
+    pub(super) fn continue_waiting(&mut self, times: WaitTimes) {
+        self.begin_waiting(times);
+        let now = host::since_boot();
+        for waiting in self.sessions.values_mut().filter_map(|session| session.waiting.as_mut()) {
+            let longest = now.saturating_add(times.reattach.max(times.longest));
+            let least = now.saturating_add(times.reattach);
+            waiting.until = waiting.until.max(least).min(longest);
+            waiting.since = waiting.since.min(now);
+        }
+    }
+
+    /// When the first of its sessions has waited long enough; `None` while a worker has them.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        let times = self.sessions.values().filter_map(|session| session.waiting);
+        let first = times.map(|waiting| waiting.until).min().filter(|_| !self.is_served)?;
+        // What no clock can represent never comes.
+        Instant::now().checked_add(first.saturating_sub(host::since_boot()))
+    }
+
+    /// Whether one of its sessions has waited long enough.
+    pub(super) fn has_expired(&self) -> bool {
+        let now = host::since_boot();
+        let mut waiting = self.sessions.values().filter_map(|session| session.waiting);
+        !self.is_served && waiting.any(|waiting| waiting.until <= now)
+    }
+
+    /// Forgets the sessions that have waited long enough. Returns their number.
+    pub(super) fn expire(&mut self) -> usize {
+        let now = host::since_boot();
+        let is_over = |session: &KeptSession| session.waiting.is_some_and(|w| w.until <= now);
+        self.sessions.extract_if(.., |_, session| is_over(session)).count()
+    }
+}
+
+/// How long sessions without a connection wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WaitTimes {
+    /// After the end of a worker, at least.
+    pub(super) reattach: Duration,
+    /// The longest linger. A worker can have asked for any.
+    pub(super) longest: Duration,
+}
+
+impl WaitTimes {
+    /// What a session waits after the end of its worker.
+    fn from(self, now: Duration, linger: Duration) -> Waiting {
+        Waiting {
+            since: now,
+            until: now.saturating_add(self.reattach.max(linger.min(self.longest))),
+        }
+    }
+
+    /// What a session waits after the end of its last connection.
+    pub(super) fn lingering(self, linger: Duration) -> Waiting {
+        let now = host::since_boot();
+        Waiting { since: now, until: now.saturating_add(linger.min(self.longest)) }
     }
 }
 
@@ -238,7 +349,9 @@ mod tests {
 
     fn session(number: u64) -> KeptSession {
         let facts = b"facts".to_vec();
-        KeptSession { number, linger_seconds: 5, facts, restrictions: vec![b"less".to_vec()] }
+        let (linger, began) = (Duration::from_secs(5), Duration::ZERO);
+        let restrictions = vec![b"less".to_vec()];
+        KeptSession { number, linger, began, waiting: None, facts, restrictions }
     }
 
     /// What a later broker finds. The service manager passes the ends in any order.
@@ -249,20 +362,67 @@ mod tests {
         Kept::restore("lots-1".to_owned(), second, first)
     }
 
+    const TIMES: WaitTimes =
+        WaitTimes { reattach: Duration::from_secs(30), longest: Duration::from_hours(1) };
+
+    fn wait(kept: &Kept, number: u64) -> Waiting {
+        kept.sessions[&number].waiting.unwrap()
+    }
+
     #[test]
-    fn sessions_wait_no_longer_than_the_limit_whatever_a_worker_asks_for() {
+    fn each_session_waits_for_its_own_time_which_a_later_broker_continues() {
         let mut kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
-        kept.sessions.insert(1, KeptSession { linger_seconds: u64::MAX, ..session(1) });
-        let (short, long) = (Duration::from_secs(1), Duration::from_mins(1));
-        let until = |longest| kept.wait_until(short, longest) - Instant::now();
-        assert!(until(long) <= long && until(long) > short, "{:?}", until(long));
-        assert!(until(Duration::from_secs(u64::MAX)) > long);
+        for (number, seconds) in [(1, 5), (2, 600), (3, u64::MAX)] {
+            let linger = Duration::from_secs(seconds);
+            kept.sessions.insert(number, KeptSession { linger, ..session(number) });
+        }
+        kept.begin_waiting(TIMES);
+        let lengths = [1, 2, 3].map(|number| wait(&kept, number).until - wait(&kept, number).since);
+        assert_eq!(lengths.map(|length| length.as_secs()), [30, 600, 3600]);
+        let first = wait(&kept, 1).until.saturating_sub(host::since_boot());
+        assert!(kept.expires().unwrap() <= Instant::now() + first);
+        kept.write().unwrap();
+        let mut found = again(&kept).unwrap();
+        found.continue_waiting(TIMES);
+        assert_eq!((wait(&found, 2), wait(&found, 3)), (wait(&kept, 2), wait(&kept, 3)));
+        // The end of one that is over, and of one that no clock of this kernel has reached.
+        let set = |kept: &mut Kept, number, until| {
+            let waiting = Some(Waiting { since: until, until });
+            kept.sessions.get_mut(&number).unwrap().waiting = waiting;
+        };
+        set(&mut kept, 1, Duration::ZERO);
+        set(&mut kept, 2, Duration::MAX);
+        kept.write().unwrap();
+        let mut later = again(&kept).unwrap();
+        later.continue_waiting(TIMES);
+        let left = |number| wait(&later, number).until - host::since_boot();
+        assert!(left(1) > Duration::from_secs(20) && left(2) <= Duration::from_hours(1));
+        assert!(kept.has_expired());
+        assert_eq!((kept.expire(), kept.sessions.len()), (1, 2));
+        assert!(!kept.has_expired());
+        kept.is_served = true;
+        assert_eq!(kept.expires(), None);
+    }
+
+    #[test]
+    fn handles_are_counted_once_for_each_session() {
+        let kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
+        for (at, [read, write]) in kept.lots().unwrap().into_iter().take(2).enumerate() {
+            let lot = Lot::of_ends(read, write).unwrap();
+            for (session, handle) in [(7, 0), (7, 1), (7, 2 + at as u64), (8, 0)] {
+                let header = LotHeader { sequence: 1, session, handle };
+                lot.park(&[&header.to_bytes()[..], b"state"].concat(), &[]).unwrap();
+            }
+            lot.park(b"x", &[]).unwrap();
+        }
+        assert_eq!(kept.parked().unwrap(), BTreeMap::from([(7, 3)]));
     }
 
     #[test]
     fn later_broker_finds_owner_sessions_and_lots() {
         let mut kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
         assert_eq!(again(&kept).unwrap_err(), "they have no index");
+        kept.claims.insert(Claim::Fanout { group: 4 });
         for number in [1, 2] {
             kept.sessions.insert(number, session(number));
             kept.write().unwrap();
@@ -287,14 +447,13 @@ mod tests {
         kept.write().unwrap();
         kept.sessions.insert(2, session(2));
         let memory = kept.index_memory().unwrap();
-        kept.outer.park(&Label::Index(kept.written + 1).to_bytes(), &[memory.as_fd()]).unwrap();
-        let Parked { bytes, descriptors, .. } = kept.outer.head().unwrap().unwrap();
-        let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-        kept.outer.park(&bytes, &borrowed).unwrap();
+        kept.index.park(&Label::Index(kept.written + 1).to_bytes(), &[memory.as_fd()]).unwrap();
         let mut found = again(&kept).unwrap();
         assert_eq!((found.sessions.len(), found.lots().unwrap().len() as u64), (2, LOTS));
+        assert_eq!(found.indexes, 2);
         found.write().unwrap();
-        assert_eq!(found.outer.messages().unwrap().len() as u64, LOTS + 1);
+        assert_eq!(found.index.messages().unwrap().len(), 1);
+        assert_eq!(again(&found).unwrap().index(), found.index());
     }
 
     #[test]

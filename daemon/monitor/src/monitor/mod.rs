@@ -10,6 +10,7 @@ mod reload;
 mod opening;
 mod gateway;
 mod query;
+mod waiting;
 mod persist;
 mod state;
 mod arrivals;

@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
-use sockbroker_sys::sealed;
+use sockbroker_sys::{host, sealed};
 
-use super::host::{Host, Limits};
-use super::keep::{CRASHES, Kept, STORE};
+use super::host::Host;
+use super::keep::{Kept, STORE, WaitTimes};
 use super::remote::is_remote;
-use super::state::{EXHAUSTED_PAUSE, Monitor};
+use super::state::Monitor;
+use super::worker_ids::WorkerId;
 use crate::channel::ChannelError;
+use crate::claim::Claim;
 use crate::message::{FromKept, KeptSession, LOTS, PersistRefusal, Persisted, ToKept, ToWorker};
-
-/// The bytes of the description of a session without its restrictions: the path of a control group, and its unit.
-const FACTS: u64 = 16 << 10;
 
 /// The names of what is stored begin with this.
 pub(super) const STORED: &str = "lots-";
@@ -58,9 +57,8 @@ impl<H: Host> Monitor<H> {
                     let (uid, sessions) = (kept.owner.uid, kept.sessions.len());
                     tracing::info!(uid, sessions, "kept the sessions of an earlier broker");
                     self.serial = self.serial.max(kept.serial + 1);
-                    kept.expires = Some(kept.wait_until(self.limits.reattach, self.limits.linger));
                     kept.handles = self.allowance(kept.owner.uid);
-                    self.kept.insert(kept.owner.clone(), kept);
+                    self.add_restored(kept);
                     continue;
                 }
                 Ok(_) => tracing::warn!(name, "discarded stored sessions: their owner has others"),
@@ -73,13 +71,30 @@ impl<H: Host> Monitor<H> {
         }
     }
 
-    /// The bytes of the descriptions and restrictions of all sessions of one principal. JSON within JSON is at most twice
-    /// as long as the worker counts it.
-    fn texts(&self) -> usize {
-        let Limits { restriction_bytes, persistent_sessions_per_user, .. } = self.limits;
-        let facts = FACTS.saturating_mul(persistent_sessions_per_user);
-        let texts = restriction_bytes.saturating_mul(2).saturating_add(facts);
-        usize::try_from(texts).unwrap_or(usize::MAX)
+    fn add_restored(&mut self, mut kept: Kept) {
+        kept.continue_waiting(self.wait_times());
+        kept.number = self.number();
+        for claim in &kept.claims {
+            // Two principals had no claims that conflict.
+            self.claims.take(kept.number, *claim);
+        }
+        let (ids, uid) = (self.worker_ids.as_mut(), kept.owner.uid);
+        kept.id = kept.earlier_id.and_then(|id| ids?.of(uid).take_again(id));
+        if let Err(error) = kept.write() {
+            tracing::warn!(%error, "cannot note how long sessions wait");
+        }
+        self.kept.insert(kept.owner.clone(), kept);
+    }
+
+    pub(super) fn wait_times(&self) -> WaitTimes {
+        WaitTimes { reattach: self.limits.reattach, longest: self.limits.linger }
+    }
+
+    /// Whether the account of a user has room for further bytes of what is kept of sessions.
+    fn has_room_for(&self, uid: u32, bytes: usize) -> bool {
+        let held = self.kept.values().map(|kept| (kept.owner.uid, kept.bytes()));
+        let held = self.of_account(uid, held).saturating_add(bytes as u64);
+        held <= self.limits.persistent_bytes_per_user
     }
 
     /// The number of handles that a principal may park: a part of what is left.
@@ -94,17 +109,87 @@ impl<H: Host> Monitor<H> {
     pub(super) fn answer_kept(&mut self, token: u64, message: FromKept, descriptors: Vec<OwnedFd>) {
         let memory = descriptors.into_iter().next();
         match (message, memory) {
-            (FromKept::Persist { request, session, linger_seconds }, Some(facts)) => {
-                self.persist(token, (request, session, linger_seconds), facts);
+            (FromKept::Persist { request, session, linger }, Some(facts)) => {
+                self.persist(token, (request, session, linger), facts);
             }
             (FromKept::Restricted { request, session }, Some(text)) => {
                 self.restricted(token, request, session, text);
             }
             // The channel has checked that there is one.
             (FromKept::Persist { .. } | FromKept::Restricted { .. }, None) => {}
+            (FromKept::Linger { session, linger }, _) => {
+                self.change(token, session, |session, _| session.linger = linger);
+            }
+            (FromKept::Attached { session, attached }, _) => {
+                self.change(token, session, |session, times| {
+                    session.waiting = (!attached).then(|| times.lingering(session.linger));
+                });
+            }
+            (FromKept::Claimed { claim }, _) => self.claimed_again(token, claim),
             (FromKept::Over { session }, _) => self.session_over(token, session),
             (FromKept::Recovered { sessions, handles }, _) => {
                 self.recovered(token, sessions, handles);
+            }
+        }
+    }
+
+    /// The lots of the principal of a worker.
+    pub(super) fn kept_of(&mut self, token: u64) -> Option<&mut Kept> {
+        let peer = self.workers.get(&token)?.peer();
+        self.kept.get_mut(peer)
+    }
+
+    /// Changes what is kept of a session.
+    fn change(
+        &mut self,
+        token: u64,
+        session: u64,
+        change: impl FnOnce(&mut KeptSession, WaitTimes),
+    ) {
+        let times = self.wait_times();
+        let Some(kept) = self.kept_of(token) else { return };
+        let Some(known) = kept.sessions.get_mut(&session) else { return };
+        change(known, times);
+        if let Err(error) = kept.write() {
+            tracing::warn!(%error, "cannot note how long a session waits");
+        }
+    }
+
+    /// Notes the claims of a worker with persistent sessions.
+    pub(super) fn note_claim(&mut self, token: u64, claim: Claim, taken: bool) {
+        let Some(kept) = self.kept_of(token) else { return };
+        let changed = if taken { kept.claims.insert(claim) } else { kept.claims.remove(&claim) };
+        if changed && let Err(error) = kept.write() {
+            tracing::warn!(%error, "cannot note a claim to a port or a group");
+        }
+    }
+
+    /// A socket that a worker has recovered has a claim.
+    fn claimed_again(&mut self, token: u64, claim: Claim) {
+        let Some(kept) = self.kept_of(token) else { return };
+        if !kept.unrepeated.remove(&claim) && self.claims.take(token, claim) {
+            self.note_claim(token, claim, true);
+        }
+    }
+
+    /// What is kept of a session, if it is not too much. Something else than memory ends the worker.
+    fn read_text(
+        &mut self,
+        token: u64,
+        memory: OwnedFd,
+    ) -> Option<Result<Vec<u8>, PersistRefusal>> {
+        let most = usize::try_from(self.limits.persistent_bytes_per_user).unwrap_or(usize::MAX);
+        match sealed::read(memory.as_fd(), most) {
+            Ok(text) => Some(Ok(text)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Some(Err(PersistRefusal::Bytes))
+            }
+            Err(_) => {
+                self.reaper.close(memory);
+                let reason = "it described a session by something else than memory";
+                let descriptors = Vec::new();
+                self.fail(token, &ChannelError::Nonsense { reason, descriptors });
+                None
             }
         }
     }
@@ -113,22 +198,19 @@ impl<H: Host> Monitor<H> {
     fn persist(
         &mut self,
         token: u64,
-        (request, number, linger_seconds): (u64, u64, u64),
+        (request, number, linger): (u64, u64, Duration),
         facts: OwnedFd,
     ) {
         let Some(worker) = self.workers.get(&token) else { return };
         let peer = worker.peer().clone();
-        let Ok(text) = sealed::read(facts.as_fd(), self.texts()) else {
-            self.reaper.close(facts);
-            let reason = "it described a session by something else than memory";
-            let descriptors = Vec::new();
-            return self.fail(token, &ChannelError::Nonsense { reason, descriptors });
-        };
-        match self.keep(
-            token,
-            &peer,
-            KeptSession { number, linger_seconds, facts: text, restrictions: Vec::new() },
-        ) {
+        let Some(text) = self.read_text(token, facts) else { return };
+        let began = host::since_boot();
+        let kept = text.and_then(|facts| {
+            let (waiting, restrictions) = (None, Vec::new());
+            let session = KeptSession { number, linger, began, waiting, facts, restrictions };
+            self.keep(token, &peer, session)
+        });
+        match kept {
             Ok(()) => {
                 if let Some(kept) = self.kept.get_mut(&peer) {
                     kept.waiting.push((token, request));
@@ -156,15 +238,14 @@ impl<H: Host> Monitor<H> {
             self.kept.get_mut(peer).and_then(|kept| kept.sessions.get_mut(&session.number))
         {
             // Its restrictions and its token stay.
-            known.linger_seconds = session.linger_seconds;
+            known.linger = session.linger;
         } else {
             // The worker refuses it too. The numbers of remote principals change hands.
             if is_remote(peer.uid) {
                 return Err(PersistRefusal::Failed(libc::EOPNOTSUPP));
             }
-            let held = self.kept.get(peer).map_or(0, Kept::bytes);
-            if held + session.facts.len() > self.texts() {
-                return Err(PersistRefusal::Failed(libc::ENOBUFS));
+            if !self.has_room_for(peer.uid, session.facts.len()) {
+                return Err(PersistRefusal::Bytes);
             }
             let counts =
                 self.kept.values().map(|kept| (kept.owner.uid, kept.sessions.len() as u64));
@@ -201,20 +282,21 @@ impl<H: Host> Monitor<H> {
         }
         let name = format!("{STORED}{}", self.next_lots);
         self.next_lots += 1;
-        let serial = self.workers.get(&token).map(|worker| worker.serial).unwrap_or_default();
+        let number = self.number();
+        let worker = self.workers.get(&token);
+        let serial = worker.map(|worker| worker.serial).unwrap_or_default();
         let mut kept = Kept::create(name.clone(), peer.clone(), serial).map_err(failed)?;
-        kept.handles = handles;
+        (kept.handles, kept.number, kept.is_served) = (handles, number, true);
+        kept.id = worker.and_then(|worker| worker.id().cloned());
+        kept.claims = self.claims.of(token).collect();
         let lots = kept.lots().map_err(failed)?;
-        if self.store.keeps() {
+        if self.store.has_room() {
             self.store.add(&name, kept.copies().map_err(failed)?);
             let barrier = self.store.barrier().map_err(failed)?;
             let number = self.number();
             self.events.add(barrier.as_fd(), number).map_err(failed)?;
             self.barriers.insert(number, peer.clone());
             kept.barrier = Some((barrier, Instant::now() + STORE));
-        } else {
-            // A service manager that does not say whether it keeps descriptors may keep them.
-            self.store.add(&name, kept.copies().map_err(failed)?);
         }
         self.kept.insert(peer.clone(), kept);
         for lot in lots {
@@ -225,7 +307,7 @@ impl<H: Host> Monitor<H> {
     }
 
     /// Answers what waits, unless the service manager has still to confirm that it has the lots.
-    fn answer_persisted(&mut self, peer: &Credentials) {
+    pub(super) fn answer_persisted(&mut self, peer: &Credentials) {
         let Some(kept) = self.kept.get_mut(peer).filter(|kept| kept.barrier.is_none()) else {
             return;
         };
@@ -250,27 +332,31 @@ impl<H: Host> Monitor<H> {
     /// Notes what a session gave up.
     fn restricted(&mut self, token: u64, request: u64, session: u64, text: OwnedFd) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let peer = worker.peer().clone();
-        let (texts, restrictions) = (self.texts(), self.limits.restrictions);
-        let read = sealed::read(text.as_fd(), texts);
-        let kept = self.kept.get_mut(&peer);
-        let noted = kept.and_then(|kept| {
-            let text = read.ok().filter(|text| kept.bytes() + text.len() <= texts)?;
-            let known = kept.sessions.get_mut(&session)?;
-            ((known.restrictions.len() as u64) < restrictions).then_some((known, text))
+        let uid = worker.uid();
+        let Some(text) = self.read_text(token, text) else { return };
+        let text = text.and_then(|text| {
+            self.has_room_for(uid, text.len()).then_some(text).ok_or(PersistRefusal::Bytes)
         });
-        let Some((known, read)) = noted else {
-            self.reaper.close(text);
-            let reason = "it restricted a session that it does not have, or too often";
-            let descriptors = Vec::new();
-            return self.fail(token, &ChannelError::Nonsense { reason, descriptors });
+        let result = match text {
+            Ok(text) => {
+                let restrictions = self.limits.restrictions;
+                let known = self.kept_of(token).and_then(|kept| kept.sessions.get_mut(&session));
+                let known = known.filter(|known| (known.restrictions.len() as u64) < restrictions);
+                let Some(known) = known else {
+                    let reason = "it restricted a session that it does not have, or too often";
+                    let descriptors = Vec::new();
+                    return self.fail(token, &ChannelError::Nonsense { reason, descriptors });
+                };
+                known.restrictions.push(text);
+                if let Some(Err(error)) = self.kept_of(token).map(Kept::write) {
+                    tracing::error!(%error, "cannot keep what a session gave up");
+                    return self.fail(token, &ChannelError::System(error));
+                }
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
         };
-        known.restrictions.push(read);
-        if let Some(Err(error)) = self.kept.get_mut(&peer).map(Kept::write) {
-            tracing::error!(%error, "cannot keep what a session gave up");
-            return self.fail(token, &ChannelError::System(error));
-        }
-        self.send(token, &ToWorker::Kept(ToKept::Noted { request }), &[]);
+        self.send(token, &ToWorker::Kept(ToKept::Noted { request, result }), &[]);
     }
 
     /// A session has ended.
@@ -290,12 +376,13 @@ impl<H: Host> Monitor<H> {
     /// Gives a new worker the lots of its principal.
     pub(super) fn give_lots(&mut self, token: u64, peer: &Credentials) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let serial = worker.serial;
+        let (serial, id) = (worker.serial, worker.id().cloned());
         let Some(kept) = self.kept.get_mut(peer) else { return };
-        kept.expires = None;
         kept.crashes += 1;
-        kept.serial = serial;
-        kept.recovering = true;
+        (kept.serial, kept.id, kept.judgement) = (serial, id, None);
+        (kept.is_served, kept.recovering) = (true, true);
+        self.claims.pass(kept.number, token);
+        kept.unrepeated.clone_from(&kept.claims);
         let written = kept.write();
         let (lots, index) = (kept.lots(), kept.index_memory());
         let persisted = Persisted { handles: kept.handles, service: kept.is_stored };
@@ -321,82 +408,19 @@ impl<H: Host> Monitor<H> {
         };
         let Some(kept) = self.kept.get_mut(&peer) else { return };
         (kept.recovering, kept.crashes) = (false, 0);
+        for claim in std::mem::take(&mut kept.unrepeated) {
+            kept.claims.remove(&claim);
+            self.claims.end(token, claim);
+        }
         tracing::info!(uid = peer.uid, sessions, handles, "a worker has recovered sessions");
         if let Err(error) = kept.write() {
             tracing::warn!(%error, "cannot note that sessions were recovered");
         }
     }
 
-    /// The worker of a principal has ended: what it left waits for the next one.
-    pub(super) fn leave_lots(&mut self, peer: &Credentials) {
-        let (reattach, longest) = (self.limits.reattach, self.limits.linger);
-        let Some(kept) = self.kept.get_mut(peer) else { return };
-        kept.waiting.clear();
-        let uid = peer.uid;
-        if kept.sessions.is_empty() {
-            return self.discard_lots(peer);
-        }
-        if kept.recovering && kept.crashes >= CRASHES {
-            let sessions = kept.sessions.len();
-            tracing::error!(
-                uid,
-                sessions,
-                "discarded sessions: three workers ended while they recovered them"
-            );
-            return self.discard_lots(peer);
-        }
-        kept.recovering = false;
-        kept.expires = Some(kept.wait_until(reattach, longest));
-    }
-
-    /// Closes what lies in the lots of a principal.
-    fn discard_lots(&mut self, peer: &Credentials) {
-        let Some(mut kept) = self.kept.remove(peer) else { return };
-        // Also if the service manager does not remove them: a later broker finds no session.
-        kept.sessions.clear();
-        if let Err(error) = kept.write() {
-            tracing::warn!(%error, "cannot note the end of sessions");
-        }
-        self.store.remove(&kept.name);
-        for end in kept.into_ends() {
-            self.reaper.close(end);
-        }
-    }
-
-    /// Discards sessions whose time is over, and answers without the service manager where it takes too long.
-    pub(super) fn pass_lots_deadlines(&mut self, now: Instant) {
-        if self.store.retry_at.is_some_and(|at| at <= now) {
-            self.store.flush();
-        }
-        let over = self.kept.values().filter(|kept| kept.expires.is_some_and(|at| at <= now));
-        for peer in over.map(|kept| kept.owner.clone()).collect::<Vec<_>>() {
-            tracing::info!(uid = peer.uid, "closed sessions that nobody attached to");
-            self.discard_lots(&peer);
-        }
-        let late = self.kept.values_mut();
-        let late = late.filter(|kept| kept.barrier.as_ref().is_some_and(|(_, at)| *at <= now));
-        let mut peers = Vec::new();
-        for kept in late {
-            if let Some((barrier, _)) = kept.barrier.take() {
-                drop(self.events.remove(barrier.as_fd()));
-            }
-            tracing::warn!(
-                name = kept.name,
-                "the service manager does not confirm that it keeps sockets"
-            );
-            peers.push(kept.owner.clone());
-        }
-        self.barriers.retain(|_, peer| !peers.contains(peer));
-        for peer in &peers {
-            self.answer_persisted(peer);
-        }
-    }
-
-    pub(super) fn lots_deadline(&self) -> Option<Instant> {
-        let expire = self.kept.values().filter_map(|kept| kept.expires);
-        let barriers = self.kept.values().filter_map(|kept| Some(kept.barrier.as_ref()?.1));
-        // Not at once: what fails now fails again.
-        let retry = self.store.retry_at.map(|at| at.max(Instant::now() + EXHAUSTED_PAUSE / 10));
-        expire.chain(barriers).chain(retry).min()
+    /// The id of the worker that had the lots of a principal: only a process with this id can share the ports of its
+    /// sockets.
+    pub(super) fn earlier_id(&self, peer: &Credentials) -> Option<WorkerId> {
+        self.kept.get(peer).filter(|kept| !kept.is_served)?.id.clone()
     }
 }

@@ -43,6 +43,9 @@ impl<H: Host> Monitor<H> {
         for token in asked {
             self.send(token, &ToWorker::Query { number, query }, &[]);
         }
+        if query == Query::Sessions {
+            self.send_waiting(asker, request);
+        }
         if query == Query::Metrics {
             let page = self.counters.page(self.workers.len());
             match sealed::create("metrics", page.as_bytes()) {

@@ -84,6 +84,7 @@ impl<H: Host> Monitor<H> {
                 self.fail(token, &error);
             }
         }
+        self.judge_waiting();
         self.policy_distributed(Instant::now());
     }
 

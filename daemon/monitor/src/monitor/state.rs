@@ -121,9 +121,10 @@ impl<H: Host> Monitor<H> {
         if let Some(opener) = &opener {
             events.add(opener.channel.as_fd(), OPENER)?;
         }
-        let (service_manager, keeps) = settings.service_manager;
         let of_remote = remote.as_ref().map_or(0, RemoteSettings::ids);
         let worker_ids = worker_ids.map(|range| AllWorkerIds::new(range, of_remote)).transpose()?;
+        let names = settings.stored.iter().map(|(name, _)| name.clone());
+        let store = Store::new(settings.service_manager, names);
         let mut monitor = Self {
             host,
             limits,
@@ -147,7 +148,7 @@ impl<H: Host> Monitor<H> {
             ending: EndingProcesses::default(),
             reaper,
             kept: HashMap::new(),
-            store: Store::new(service_manager, keeps),
+            store,
             barriers: HashMap::new(),
             next_lots: 1,
             opener,
@@ -265,7 +266,7 @@ impl<H: Host> Monitor<H> {
         for ending in self.readers.take(token) {
             self.ending.add(ending);
         }
-        self.claims.end_all(token);
+        self.leave_claims(token, &peer);
         if !self.serving.contains_key(&peer) {
             self.leave_lots(&peer);
         }

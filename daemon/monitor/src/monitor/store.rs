@@ -1,6 +1,6 @@
 //! The descriptor store of the service manager (`FDSTORE`, `sd_notify(3)`). Nothing waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -11,35 +11,48 @@ use sockbroker_sys::service_manager::ServiceManager;
 const RETRY: Duration = Duration::from_millis(20);
 /// Messages that wait. Beyond it the service manager does not read, and further ones are dropped.
 const WAITING: usize = 1024;
+/// The descriptors of one name.
+const OF_NAME: u64 = 2;
 
 /// The store, and the messages that wait to be sent to it.
 #[derive(Debug)]
 pub(super) struct Store {
     manager: Option<ServiceManager>,
-    /// Whether the service manager states that it keeps descriptors (`$FDSTORE`, systemd 254).
-    pub(super) is_known: bool,
+    /// The descriptors that the service manager states to keep (`$FDSTORE`, systemd 254).
+    places: u64,
+    /// The names of what it has.
+    names: BTreeSet<String>,
     waiting: VecDeque<(String, Vec<OwnedFd>)>,
     pub(super) retry_at: Option<Instant>,
 }
 
 impl Store {
-    pub(super) fn new(manager: Option<ServiceManager>, is_known: bool) -> Self {
-        Self { manager, is_known, waiting: VecDeque::new(), retry_at: None }
+    /// The store of a service manager that keeps this number of descriptors, and has some under these names.
+    pub(super) fn new(
+        (manager, places): (Option<ServiceManager>, u64),
+        names: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let names = names.into_iter().collect();
+        Self { manager, places, names, waiting: VecDeque::new(), retry_at: None }
     }
 
-    /// Whether a broker that is started later gets what is stored.
-    pub(super) fn keeps(&self) -> bool {
-        self.manager.is_some() && self.is_known
+    /// Whether a broker that is started later gets what is stored next.
+    pub(super) fn has_room(&self) -> bool {
+        let used = self.names.len() as u64 * OF_NAME;
+        self.manager.is_some() && used + OF_NAME <= self.places
     }
 
-    /// Stores descriptors under a name.
+    /// Stores the two ends of a lot under a name.
     pub(super) fn add(&mut self, name: &str, descriptors: Vec<OwnedFd>) {
+        self.names.insert(name.to_owned());
         self.send(format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), descriptors);
     }
 
     /// Removes what has this name.
     pub(super) fn remove(&mut self, name: &str) {
-        self.send(format!("FDSTOREREMOVE=1\nFDNAME={name}"), Vec::new());
+        if self.names.remove(name) {
+            self.send(format!("FDSTOREREMOVE=1\nFDNAME={name}"), Vec::new());
+        }
     }
 
     /// The end of a pipe whose other end the service manager closes once it has handled all earlier messages.
@@ -77,5 +90,32 @@ impl Store {
             }
             self.waiting.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    use super::*;
+
+    #[test]
+    fn what_is_stored_counts_until_it_is_removed() {
+        let names = ["lots-1".to_owned()];
+        assert!(!Store::new((None, 100), names.clone()).has_room());
+        let folder = std::env::temp_dir().join(format!("store-{}", std::process::id()));
+        let address = SocketAddr::from_pathname(&folder).unwrap();
+        let _socket = UnixDatagram::bind_addr(&address).unwrap();
+        let manager = || ServiceManager::at(folder.as_os_str()).unwrap();
+        assert!(!Store::new((Some(manager()), 1), []).has_room());
+        let mut store = Store::new((Some(manager()), 5), names);
+        std::fs::remove_file(&folder).unwrap();
+        assert!(store.has_room());
+        store.add("lots-2", Vec::new());
+        assert!(!store.has_room());
+        store.remove("lots-9");
+        assert!(!store.has_room());
+        store.remove("lots-1");
+        assert!(store.has_room());
     }
 }

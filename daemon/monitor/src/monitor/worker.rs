@@ -128,6 +128,10 @@ impl Worker {
         &self.peer
     }
 
+    pub(super) fn id(&self) -> Option<&WorkerId> {
+        self.id.as_ref()
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -41,9 +41,13 @@ pub(super) struct WorkerIds {
     used: Rc<RefCell<BTreeSet<u32>>>,
 }
 
-/// An id that is in use until this is dropped: when the process has ended.
+/// An id that is in use until all copies of this are dropped: when the process has ended, and no sockets of it wait for
+/// the next worker of its principal.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerId(Rc<InUse>);
+
 #[derive(Debug)]
-pub(super) struct WorkerId {
+struct InUse {
     number: u32,
     used: Rc<RefCell<BTreeSet<u32>>>,
 }
@@ -70,17 +74,23 @@ impl WorkerIds {
             (self.next..=last).chain(first..self.next).find(|number| !used.contains(number))?;
         used.insert(number);
         self.next = if number == last { first } else { number + 1 };
-        Some(WorkerId { number, used: self.used.clone() })
+        Some(WorkerId(Rc::new(InUse { number, used: self.used.clone() })))
+    }
+
+    /// The id that an earlier broker had given; `None` if it is in use, or not one of these.
+    pub(super) fn take_again(&self, number: u32) -> Option<WorkerId> {
+        let is_free = self.range.contains(&number) && self.used.borrow_mut().insert(number);
+        is_free.then(|| WorkerId(Rc::new(InUse { number, used: self.used.clone() })))
     }
 }
 
 impl WorkerId {
     pub(super) fn number(&self) -> u32 {
-        self.number
+        self.0.number
     }
 }
 
-impl Drop for WorkerId {
+impl Drop for InUse {
     fn drop(&mut self) {
         self.used.borrow_mut().remove(&self.number);
     }
@@ -114,6 +124,18 @@ mod tests {
         assert_eq!(numbers, (10..=13).collect());
         let mut none = AllWorkerIds::new(u32::MAX - 1..=u32::MAX - 1, 0).unwrap();
         assert_eq!(none.of(0).take().map(|id| id.number()), Some(u32::MAX - 1));
+    }
+
+    #[test]
+    fn an_id_is_in_use_until_its_last_copy_is_dropped_and_is_given_again_by_number() {
+        let mut ids = WorkerIds::beginning_with(7, 7..=8);
+        let first = ids.take().unwrap();
+        let copy = first.clone();
+        drop(first);
+        assert!(ids.take_again(7).is_none() && ids.take_again(9).is_none());
+        drop(copy);
+        let again = ids.take_again(7).unwrap();
+        assert_eq!((again.number(), ids.take().unwrap().number()), (7, 8));
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn unreadable_and_newer_messages_are_dropped() {
     let ends = ends(1);
     let lots = successor(&ends);
     lots.park(key(1), b"first", Some(pipe())).unwrap();
-    let newer = [&[FORMAT + 1][..], &[0; 80]].concat();
+    let newer = [&[LOT_FORMAT + 1][..], &[0; 80]].concat();
     for bytes in [&b"x"[..], &newer] {
         lots.state().lots[0].lot.park(bytes, &[ends[0][0].as_fd()]).unwrap();
     }

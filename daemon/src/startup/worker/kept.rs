@@ -27,13 +27,24 @@ impl Follower {
                 }
                 Ok(())
             }
-            ToKept::Noted { request } => {
+            ToKept::Noted { request, result } => {
                 if let Some(noted) = self.restrictions.remove(&request) {
-                    noted.send(()).ok();
+                    noted.send(result).ok();
                 }
                 Ok(())
             }
+            ToKept::Waiting { request } => self.add_waiting(request, descriptors.next()),
         }
+    }
+
+    /// Adds the sessions that have no worker to the answers to a query.
+    fn add_waiting(&mut self, request: u64, sessions: Option<OwnedFd>) -> io::Result<()> {
+        let sessions = sessions.ok_or_else(|| io::Error::other("no sessions came"))?;
+        if let Some((results, _, _)) = self.queries.get_mut(&request) {
+            let sessions = sealed::read(sessions.as_fd(), MEMORY)?;
+            results.waiting = postcard::from_bytes(&sessions).map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// Adds a lot.
@@ -49,6 +60,9 @@ impl Follower {
         let index = sealed::read(index.as_fd(), MEMORY)?;
         let index: Index = postcard::from_bytes(&index).map_err(io::Error::other)?;
         let sessions = self.broker.recover(&index, persisted)? as u64;
+        for claim in self.broker.claims.all() {
+            self.send(ToMonitor::Kept(FromKept::Claimed { claim }), None)?;
+        }
         let handles = (self.broker.lots.messages() as u64).saturating_sub(sessions);
         tracing::info!(sessions, handles, "recovered sessions");
         self.send(ToMonitor::Kept(FromKept::Recovered { sessions, handles }), None)
@@ -57,10 +71,10 @@ impl Follower {
     /// Sends a request about a kept session. One that cannot be sent is answered by the end of its sender.
     pub(super) fn request_kept(&mut self, number: u64, request: KeptRequest) -> io::Result<()> {
         match request {
-            KeptRequest::Persist((session, linger_seconds), facts, sender) => {
+            KeptRequest::Persist((session, linger), facts, sender) => {
                 let Some(memory) = in_memory("session", &facts) else { return Ok(()) };
                 self.persists.insert(number, sender);
-                let message = FromKept::Persist { request: number, session, linger_seconds };
+                let message = FromKept::Persist { request: number, session, linger };
                 self.send(ToMonitor::Kept(message), Some(memory))
             }
             KeptRequest::Restricted(session, text, sender) => {
@@ -68,6 +82,12 @@ impl Follower {
                 self.restrictions.insert(number, sender);
                 let message = FromKept::Restricted { request: number, session };
                 self.send(ToMonitor::Kept(message), Some(memory))
+            }
+            KeptRequest::Linger(session, linger) => {
+                self.send(ToMonitor::Kept(FromKept::Linger { session, linger }), None)
+            }
+            KeptRequest::Attached(session, attached) => {
+                self.send(ToMonitor::Kept(FromKept::Attached { session, attached }), None)
             }
             KeptRequest::Over(session) => {
                 self.send(ToMonitor::Kept(FromKept::Over { session }), None)
