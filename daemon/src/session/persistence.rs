@@ -233,6 +233,7 @@ impl Broker {
     pub(super) fn add_recovered(&self, session: Session) {
         self.report_session(&session, "recovered");
         self.lock().opened.insert(session.number(), Arc::new(session));
+        self.sweeps.request();
     }
 
     /// Reports to the monitor that a session cannot be recovered.

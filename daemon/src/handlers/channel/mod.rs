@@ -123,6 +123,7 @@ fn prepare(
 fn offer(call: &Call, pending: PendingChannel, reserved: ReservedToken) -> ChannelOpened {
     let broker = call.broker();
     let token = broker.channels.add(pending, reserved, &broker.limits).text();
+    broker.sweeps.request();
     ChannelOpened {
         fd: false,
         path: Some(format!("{}{token}", channel::PATH)),
