@@ -43,14 +43,11 @@ struct Inner {
 
 /// A channel for requests; `None` once it is of no use.
 #[derive(Debug)]
-struct Requests {
-    channel: Mutex<Option<OpenerChannel>>,
-    longest: Duration,
-}
+struct Requests(Mutex<Option<OpenerChannel>>);
 
 impl Requests {
     fn over(socket: OwnedFd, longest: Duration) -> io::Result<Self> {
-        Ok(Self { channel: Mutex::new(Some(OpenerChannel::over(socket)?)), longest })
+        Ok(Self(Mutex::new(Some(OpenerChannel::over(socket, longest)?))))
     }
 }
 
@@ -76,9 +73,9 @@ impl Opener {
         question: &Question,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Answer, Option<OwnedFd>)> {
-        let mut guard = requests.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let answered = match &mut *guard {
-            Some(asker) => answer(asker, question, descriptors, requests.longest),
+        let mut guard = requests.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = match &*guard {
+            Some(asker) => answer(asker, question, descriptors),
             None => Err(AskError::NotSent(ChannelError::Closed)),
         };
         match answered {
@@ -95,18 +92,17 @@ impl Opener {
 
 /// Asks, and returns the answer with the socket that comes before it.
 fn answer(
-    asker: &mut OpenerChannel,
+    asker: &OpenerChannel,
     question: &Question,
     descriptors: &[BorrowedFd<'_>],
-    longest: Duration,
 ) -> Result<(Answer, Option<OwnedFd>), AskError<Answer>> {
-    let made = match asker.ask(question, descriptors, longest) {
+    let made = match asker.ask(question, descriptors) {
         Ok((Answer::Made, made)) => made.into_iter().next(),
         // The socket is lost, because this process cannot open more files.
         Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => None,
         result => return result.map(|(answer, _)| (answer, None)),
     };
-    let (answer, _) = asker.answer(longest)?;
+    let (answer, _) = asker.answer()?;
     match made {
         Some(made) => Ok((answer, Some(made))),
         None => Ok((Answer::Failed(libc::EMFILE), None)),
