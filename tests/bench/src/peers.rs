@@ -19,7 +19,7 @@ use sockbrokerd::startup::{self, args::Args};
 use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
 use crate::error::{self, Result};
 use crate::measure::FILLING;
-use crate::program;
+use crate::{opener, program};
 
 /// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -37,6 +37,8 @@ pub(crate) enum Role {
     Source,
     /// Answers each byte with a new raw socket.
     Opener,
+    /// The opener of a broker, alone.
+    BareOpener,
     /// `sockbroker exec`.
     Launcher,
     /// The program that `sockbroker exec` runs.
@@ -59,6 +61,7 @@ impl Role {
             "echo" => Some(Self::Echo { request: size()?, answer: size()? }),
             "source" => Some(Self::Source),
             "opener" => Some(Self::Opener),
+            "bare-opener" => Some(Self::BareOpener),
             "launcher" => Some(Self::Launcher),
             "program" => Some(Self::Program),
             _ => None,
@@ -71,6 +74,7 @@ impl Role {
             Self::Echo { request, answer } => format!("echo {request} {answer}"),
             Self::Source => "source".to_owned(),
             Self::Opener => "opener".to_owned(),
+            Self::BareOpener => "bare-opener".to_owned(),
             Self::Launcher => "launcher".to_owned(),
             Self::Program => "program".to_owned(),
         }
@@ -88,7 +92,10 @@ impl Role {
                 echo(request, answer).map_err(|error| error.to_string())
             }
             Self::Source => source().map_err(|error| error.to_string()),
-            Self::Opener => opener().map_err(|error| error.to_string()),
+            Self::Opener => answer_with_sockets().map_err(|error| error.to_string()),
+            Self::BareOpener => standard_input()
+                .and_then(|stream| opener::run(&stream))
+                .map_err(|error| error.to_string()),
             Self::Program => program::run().map_err(|error| error.to_string()),
             Self::Launcher => match program::launch() {
                 Ok(code) => return code,
@@ -181,7 +188,7 @@ fn echo(request: usize, answer: usize) -> io::Result<()> {
     }
 }
 
-fn opener() -> io::Result<()> {
+fn answer_with_sockets() -> io::Result<()> {
     let mut stream = standard_input()?;
     let mut byte = [0];
     while stream.read(&mut byte)? > 0 {
