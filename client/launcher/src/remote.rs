@@ -9,13 +9,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
+use crate::kernel::memory::read_of_process;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+/// More than the name of a thread has, with its newline (`TASK_COMM_LEN`; workers of the kernel have longer ones).
+const NAME_BYTES: usize = 64;
 
 /// `PIDFD_THREAD` (Linux 6.9): the descriptor is one of a thread, not of a process.
 const OF_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
 
 /// Reads memory of a program: as many bytes as are there, at most those of `buffer`.
 pub(crate) fn read_memory(tid: u32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    // In one system call, if all of it is there.
+    if read_of_process(tid, address, buffer).is_ok_and(|read| read == buffer.len()) {
+        return Ok(buffer.len());
+    }
     let memory = File::open(format!("/proc/{tid}/mem"))?;
     let mut read = 0;
     while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
@@ -51,14 +59,21 @@ fn pid(number: u32) -> io::Result<Pid> {
 
 /// The id of the process of a thread.
 pub(crate) fn process_of(tid: u32) -> Option<u32> {
+    // A first thread has the id of its process, and only such a thread has a descriptor of a process.
+    if pidfd_open(pid(tid).ok()?, PidfdFlags::empty()).is_ok() {
+        return Some(tid);
+    }
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// The name of a thread (`comm` in `proc_pid_comm(5)`).
 pub(crate) fn name_of(tid: u32) -> String {
-    let name = fs::read(format!("/proc/{tid}/comm")).unwrap_or_default();
-    let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+    let mut name = [0; NAME_BYTES];
+    let file = File::open(format!("/proc/{tid}/comm"));
+    let read = file.and_then(|file| file.read_at(&mut name, 0)).unwrap_or_default();
+    let name = name.get(..read).unwrap_or_default().trim_ascii_end();
+    let name = String::from_utf8_lossy(name).into_owned();
     if name.is_empty() { "?".to_owned() } else { name }
 }
 

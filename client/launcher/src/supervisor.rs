@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::kernel::signals::{Mask, restore, restore_pipe_signal};
 use crate::namespaces::{enter_empty_network, enter_user_namespace};
 use crate::refusal::Lines;
 use crate::remote::{Network, first_unprivileged_port};
-use crate::takeover;
+use crate::takeover::Last;
 
 /// What the program is and how it is started.
 #[derive(Debug)]
@@ -134,6 +135,8 @@ fn supervise(
             let last =
                 File::from(rustix::fs::memfd_create("last call", rustix::fs::MemfdFlags::CLOEXEC)?);
             launcher.report(Report::Started { pid }, &[listener.as_fd(), last.as_fd()])?;
+            // An older kernel chooses the CPU.
+            drop(listener.wake_on_same_cpu());
             let context = Context {
                 listener,
                 calls: InProgress::default(),
@@ -144,8 +147,7 @@ fn supervise(
                 in_named_namespace: program.netns.is_some(),
                 rejoin_time: rejoin_time(how),
             };
-            let named = thread::Builder::new().name("receiver".to_owned());
-            named.spawn(move || receive(&Arc::new(context), &last))?;
+            Receivers::start(context, last)?;
         }
         // It has reported the reason, and exits.
         Some(Prepared { listener: None, .. }) | None => {
@@ -237,37 +239,63 @@ fn of_status(status: WaitStatus) -> Option<Report> {
     status.terminating_signal().map(|signal| Report::Killed { signal })
 }
 
-/// Receives calls as fast as they come: until a call is received, any signal interrupts it.
-fn receive(context: &Arc<Context>, last: &File) {
-    let jobs = Jobs::new();
-    loop {
-        let mut entries = [PollFd::from_borrowed_fd(context.listener.as_fd(), PollFlags::IN)];
-        if rustix::io::retry_on_intr(|| poll(&mut entries, None)).is_err() {
-            return;
-        }
-        let [entry] = &entries;
-        if !entry.revents().contains(PollFlags::IN) {
-            // No program is left. `reap` ends this process.
-            return;
-        }
-        match context.listener.receive() {
-            Ok(Some(call)) => begin(context, &jobs, last, call),
-            Ok(None) => {}
-            Err(_) => return,
-        }
-    }
+/// The threads that receive calls: one receives while another makes a call.
+pub(crate) const RECEIVERS: usize = 2;
+
+/// What the threads that receive calls share.
+struct Receivers {
+    context: Arc<Context>,
+    jobs: Jobs<Key>,
+    last: Last,
+    /// How many of them wait for a call.
+    waiting: AtomicUsize,
 }
 
-fn begin(context: &Arc<Context>, jobs: &Jobs<Key>, last: &File, call: Notification) {
-    let key = (call.tid, call.call);
-    if !context.calls.begin(key, call.id) || answer_at_once(context, key) {
-        return;
+impl Receivers {
+    fn start(context: Context, last: File) -> io::Result<()> {
+        let (context, last) = (Arc::new(context), Last::of(last));
+        let receivers =
+            Arc::new(Self { context, jobs: Jobs::new(), last, waiting: AtomicUsize::new(0) });
+        for _ in 0..RECEIVERS {
+            let receivers = receivers.clone();
+            let named = thread::Builder::new().name("receiver".to_owned());
+            named.spawn(move || receivers.receive())?;
+        }
+        Ok(())
     }
-    takeover::note(last, call.id);
-    let worker = context.clone();
-    if let Err(key) = jobs.add(key, move |key| answer(&worker, key)) {
-        context.lines.note("too many calls wait for the broker: it does not make further ones");
-        answer_unserved(context, key);
+
+    /// Receives calls as fast as they come: until a call is received, any signal interrupts it.
+    fn receive(&self) {
+        loop {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            let received = self.context.listener.receive();
+            let others_wait = self.waiting.fetch_sub(1, Ordering::Relaxed) > 1;
+            match received {
+                Ok(Some(call)) => self.begin(call, others_wait),
+                // `reap` ends this process.
+                Ok(None) if self.context.listener.is_over() => return,
+                Ok(None) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Makes a call in this thread if another one receives the next, and else in a thread of its own.
+    fn begin(&self, call: Notification, others_wait: bool) {
+        let context = &self.context;
+        let key = (call.tid, call.call);
+        if !context.calls.begin(key, call.id) || answer_at_once(context, key) {
+            return;
+        }
+        self.last.note(call.id);
+        if others_wait {
+            return answer(context, key);
+        }
+        let worker = context.clone();
+        if let Err(key) = self.jobs.add(key, move |key| answer(&worker, key)) {
+            context.lines.note("too many calls wait for the broker: it does not make further ones");
+            answer_unserved(context, key);
+        }
     }
 }
 

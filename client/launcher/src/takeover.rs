@@ -7,20 +7,38 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::decision::unserved;
 use crate::jobs::{QUEUED_MAX, WORKERS_MAX};
 use crate::kernel::notify::Listener;
+use crate::supervisor::RECEIVERS;
 
 /// The most calls that the supervisor had received and not answered: those with a thread and those in the queue.
-const UNANSWERED_MAX: u64 = (WORKERS_MAX + QUEUED_MAX) as u64;
+const UNANSWERED_MAX: u64 = (RECEIVERS + WORKERS_MAX + QUEUED_MAX) as u64;
 
-/// Notes the number of the last received call, for [`answer_all`].
-pub(crate) fn note(last: &File, id: u64) {
-    // Without it, calls in progress wait for ever if the supervisor is killed.
-    drop(last.write_all_at(&id.to_ne_bytes(), 0));
+/// The number of the last received call, in a file for [`answer_all`].
+#[derive(Debug)]
+pub(crate) struct Last(Mutex<(u64, File)>);
+
+impl Last {
+    pub(crate) fn of(file: File) -> Self {
+        Self(Mutex::new((0, file)))
+    }
+
+    /// Notes the number of a received call. Threads can note their numbers in another order than the kernel gave them.
+    pub(crate) fn note(&self, id: u64) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (latest, file) = &mut *last;
+        // The kernel begins with a random number, and the distance tells which of two is the later one.
+        if *latest == 0 || id.wrapping_sub(*latest).cast_signed() > 0 {
+            *latest = id;
+            // Without it, calls in progress wait for ever if the supervisor is killed.
+            drop(file.write_all_at(&id.to_ne_bytes(), 0));
+        }
+    }
 }
 
 /// Lets the kernel make every call, until no program is left. If the sockets of the program are in another network
@@ -56,6 +74,29 @@ pub(crate) fn answer_all(
             }
         } else if !entry.revents().is_empty() {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_number_is_noted_in_whatever_order_they_come() {
+        let name = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let file = File::from(name);
+        let last = Last::of(file.try_clone().unwrap());
+        let noted = || {
+            let mut id = [0; 8];
+            file.read_exact_at(&mut id, 0).unwrap();
+            u64::from_ne_bytes(id)
+        };
+        for (id, latest) in
+            [(u64::MAX - 1, u64::MAX - 1), (u64::MAX, u64::MAX), (1, 1), (u64::MAX, 1)]
+        {
+            last.note(id);
+            assert_eq!(noted(), latest);
         }
     }
 }

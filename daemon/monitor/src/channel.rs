@@ -1,15 +1,14 @@
 //! A channel between two processes of the broker: one message a record, with an exact number of descriptors.
 //!
-//! Nothing waits. A peer that does not read loses the channel, and with it its process.
+//! No send waits: a peer that does not read loses the channel, and with it its process.
 
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sockbroker_sys::events::Events;
 use sockbroker_sys::record::{self, Record};
 
 /// A message of a channel.
@@ -70,20 +69,34 @@ impl<S: Message, R: Message> Channel<S, R> {
 
     /// The next message, with exactly as many descriptors as its variant has.
     pub fn receive(&self) -> Result<(R, Vec<OwnedFd>), ChannelError<R>> {
-        match record::receive(self.socket.as_fd()) {
-            Ok(Some(record)) => decode(record),
-            Ok(None) => Err(ChannelError::Closed),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ChannelError::NotReady),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Err(ChannelError::Closed)
-            }
-            Err(error) => Err(ChannelError::System(error)),
-        }
+        received(record::receive(self.socket.as_fd()))
+    }
+
+    /// The next message, as soon as it arrives; `NotReady` after the time of [`Channel::wait_at_most`].
+    pub fn receive_within(&self) -> Result<(R, Vec<OwnedFd>), ChannelError<R>> {
+        received(record::receive_within(self.socket.as_fd()))
+    }
+
+    /// Limits how long [`Channel::receive_within`] waits.
+    pub fn wait_at_most(&self, longest: Duration) -> io::Result<()> {
+        record::wait_at_most(self.socket.as_fd(), Some(longest))
     }
 
     /// Gives the socket back.
     pub fn into_socket(self) -> OwnedFd {
         self.socket
+    }
+}
+
+fn received<R: Message>(
+    received: io::Result<Option<Record>>,
+) -> Result<(R, Vec<OwnedFd>), ChannelError<R>> {
+    match received {
+        Ok(Some(record)) => decode(record),
+        Ok(None) => Err(ChannelError::Closed),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ChannelError::NotReady),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(ChannelError::Closed),
+        Err(error) => Err(ChannelError::System(error)),
     }
 }
 
@@ -95,10 +108,7 @@ impl<S, R> AsFd for Channel<S, R> {
 
 /// An end of a channel for questions: the other process answers each before the next is sent.
 #[derive(Debug)]
-pub struct Asker<S, R> {
-    channel: Channel<S, R>,
-    events: Events,
-}
+pub struct Asker<S, R>(Channel<S, R>);
 
 /// Why a question has no answer. The channel must not be used afterwards: an answer could belong to an earlier question.
 #[derive(Debug, thiserror::Error)]
@@ -113,44 +123,34 @@ pub enum AskError<R> {
 }
 
 impl<S: Message, R: Message> Asker<S, R> {
-    pub fn over(socket: OwnedFd) -> io::Result<Self> {
+    /// Over this socket. An answer takes at most `longest`.
+    pub fn over(socket: OwnedFd, longest: Duration) -> io::Result<Self> {
         let channel = Channel::over(socket);
-        let events = Events::new()?;
-        events.add(channel.as_fd(), 0)?;
-        Ok(Self { channel, events })
+        channel.wait_at_most(longest)?;
+        Ok(Self(channel))
     }
 
     /// Sends a message that has no answer.
     pub fn send(&self, message: &S, descriptors: &[BorrowedFd<'_>]) -> Result<(), AskError<R>> {
-        self.channel.send(message, descriptors).map_err(AskError::NotSent)
+        self.0.send(message, descriptors).map_err(AskError::NotSent)
     }
 
-    /// Sends a question, and waits for its answer for at most `longest`.
+    /// Sends a question, and waits for its answer.
     pub fn ask(
-        &mut self,
+        &self,
         question: &S,
         descriptors: &[BorrowedFd<'_>],
-        longest: Duration,
     ) -> Result<(R, Vec<OwnedFd>), AskError<R>> {
         self.send(question, descriptors)?;
-        self.answer(longest)
+        self.answer()
     }
 
-    /// Waits for the next message of an answer for at most `longest`.
-    pub fn answer(&mut self, longest: Duration) -> Result<(R, Vec<OwnedFd>), AskError<R>> {
-        let deadline = Instant::now() + longest;
-        loop {
-            match self.channel.receive() {
-                Err(ChannelError::NotReady) => {}
-                result => return result.map_err(AskError::NotAnswered),
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(AskError::Late);
-            }
-            let failed = |error| AskError::NotAnswered(ChannelError::System(error));
-            self.events.wait(Some(left)).map_err(failed)?;
-        }
+    /// Waits for the next message of an answer: in one system call, because both processes may share a CPU.
+    pub fn answer(&self) -> Result<(R, Vec<OwnedFd>), AskError<R>> {
+        self.0.receive_within().map_err(|error| match error {
+            ChannelError::NotReady => AskError::Late,
+            error => AskError::NotAnswered(error),
+        })
     }
 }
 

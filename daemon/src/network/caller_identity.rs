@@ -113,6 +113,14 @@ impl CallerIdentities {
         }
     }
 
+    /// Whether that process runs.
+    pub fn is_running(&self) -> bool {
+        match &self.kind {
+            Kind::Worker { process, .. } => process.is_running(),
+            Kind::Single { .. } => false,
+        }
+    }
+
     /// The identity of a principal. Calls with the ids and the rights of this process are made directly. Root has all
     /// rights in any case.
     pub fn of(

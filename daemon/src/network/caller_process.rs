@@ -84,6 +84,11 @@ impl CallerProcess {
         Ok(running.insert(Arc::new(link)).clone())
     }
 
+    /// Whether the process runs, or is about to.
+    pub(crate) fn is_running(&self) -> bool {
+        self.link.try_lock().map_or(true, |running| running.is_some())
+    }
+
     /// Ends the process if it had nothing to do for this time.
     pub(crate) fn end_idle(&self, longest: Duration) {
         // A call that holds the lock uses the process.
@@ -133,7 +138,7 @@ impl Link {
         let channel = CallChannel::over(calls);
         let greeted = tokio::time::timeout(START, greet(&channel, &ready)).await;
         greeted.unwrap_or_else(|_late| Err("it took too long".to_owned()))?;
-        let sends = Mutex::new(SendChannel::over(sends).map_err(text)?);
+        let sends = Mutex::new(SendChannel::over(sends, LONGEST).map_err(text)?);
         #[expect(clippy::disallowed_methods, reason = "bounded by the limits on jobs")]
         let (queue, queued) = mpsc::unbounded_channel();
         let (pending, outgoing) = (HashMap::new(), VecDeque::new());
@@ -192,7 +197,7 @@ impl Link {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<UnixAnswer, Failure> {
         self.note_use();
-        let mut channel = self.sends.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = self.sends.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_lost() {
             return Err(Failure::NotSent);
         }
@@ -207,7 +212,7 @@ impl Link {
             Ok(count) => channel.send(&ToCaller::Attach { number, count }, attached),
             Err(_) => Err(AskError::Late),
         };
-        let asked = attach(&channel).and_then(|()| channel.ask(&message, &own, LONGEST));
+        let asked = attach(&channel).and_then(|()| channel.ask(&message, &own));
         match asked {
             Ok((FromCaller::Answer { number: answered, answer }, _))
                 if answered == number && answer.made() == 0 =>

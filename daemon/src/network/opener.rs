@@ -45,14 +45,11 @@ struct Inner {
 
 /// A channel for requests; `None` after it failed.
 #[derive(Debug)]
-struct Requests {
-    channel: Mutex<Option<OpenerChannel>>,
-    longest: Duration,
-}
+struct Requests(Mutex<Option<OpenerChannel>>);
 
 impl Requests {
     fn over(socket: OwnedFd, longest: Duration) -> io::Result<Self> {
-        Ok(Self { channel: Mutex::new(Some(OpenerChannel::over(socket)?)), longest })
+        Ok(Self(Mutex::new(Some(OpenerChannel::over(socket, longest)?))))
     }
 }
 
@@ -78,9 +75,9 @@ impl Opener {
         opener_request: &OpenerRequest,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<(Answer, Option<OwnedFd>)> {
-        let mut guard = requests.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let answered = match &mut *guard {
-            Some(asker) => answer(asker, opener_request, descriptors, requests.longest),
+        let mut guard = requests.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = match &*guard {
+            Some(asker) => answer(asker, opener_request, descriptors),
             None => Err(AskError::NotSent(ChannelError::Closed)),
         };
         match answered {
@@ -97,18 +94,17 @@ impl Opener {
 
 /// Asks, and returns the answer with the socket that comes before it.
 fn answer(
-    asker: &mut OpenerChannel,
+    asker: &OpenerChannel,
     opener_request: &OpenerRequest,
     descriptors: &[BorrowedFd<'_>],
-    longest: Duration,
 ) -> Result<(Answer, Option<OwnedFd>), AskError<Answer>> {
-    let made = match asker.ask(opener_request, descriptors, longest) {
+    let made = match asker.ask(opener_request, descriptors) {
         Ok((Answer::Made, made)) => made.into_iter().next(),
         // The socket is lost, because this process cannot open more files.
         Err(AskError::NotAnswered(ChannelError::LostDescriptors { .. })) => None,
         result => return result.map(|(answer, _)| (answer, None)),
     };
-    let (answer, _) = asker.answer(longest)?;
+    let (answer, _) = asker.answer()?;
     match made {
         Some(made) => Ok((answer, Some(made))),
         None => Ok((Answer::Failed(libc::EMFILE), None)),

@@ -109,6 +109,11 @@ impl Refusals {
         }
     }
 
+    /// When the next minute of a count is over.
+    pub fn next_over(&self) -> Option<Instant> {
+        self.counts().values().map(|count| count.began + PERIOD).min()
+    }
+
     /// Whether lines of the last minute are counted.
     pub fn is_counting(&self) -> bool {
         !self.counts().is_empty()

@@ -247,6 +247,7 @@ impl Core {
 
     fn conclude_waiting(&mut self, ended: Ended) -> Option<Answer> {
         let Ended { id, method, call, slot, outcome: ended, .. } = ended;
+        call.broker().activity.note();
         let concluded = id.map(|id| {
             let (json, response_parts) = if let Some(ended) = ended {
                 conclude(&method, &call, &id, ended)

@@ -27,11 +27,13 @@ use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
 use crate::quota::{Quota, Users};
 use crate::session::Session;
+use crate::session::activity::Activity;
 use crate::session::channels::PendingChannels;
 use crate::session::lots::Lots;
 use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
+use crate::session::sweep::Sweeps;
 use crate::session::token::Token;
 use crate::table::claims::{Claim, Claimed, Claims};
 use sockbroker_policy::Policy;
@@ -72,6 +74,10 @@ pub struct Broker {
     pub refusals: Refusals,
     /// The channels whose tokens are not used yet.
     pub channels: PendingChannels,
+    /// When something is to be swept.
+    pub sweeps: Sweeps,
+    /// Whether anything happens in this process.
+    pub activity: Activity,
     sessions: Mutex<Sessions>,
     /// The number of opened sessions that the monitor has leased to this worker.
     pub(super) leased_sessions: AtomicU64,
@@ -100,9 +106,9 @@ pub(super) struct Sessions {
     /// Those that were opened or cloned.
     pub(super) opened: HashMap<u64, Arc<Session>>,
     /// The others, which live as long as their connection.
-    implicit: BTreeMap<u64, Weak<Session>>,
+    pub(super) implicit: BTreeMap<u64, Weak<Session>>,
     /// Closed ones whose tasks have not ended yet.
-    ending: Vec<Arc<Session>>,
+    pub(super) ending: Vec<Arc<Session>>,
     /// The places for sessions that are about to be made.
     pub(super) places: u64,
 }
@@ -134,6 +140,8 @@ impl Broker {
             metrics: Arc::default(),
             refusals,
             channels: PendingChannels::default(),
+            sweeps: Sweeps::default(),
+            activity: Activity::default(),
             sessions: Mutex::default(),
             leased_sessions: AtomicU64::new(0),
             leased_memory: AtomicU64::new(0),
@@ -389,6 +397,7 @@ impl Broker {
         let token = session.open(linger)?;
         session.expect_connection(Duration::from_secs(self.limits.clone_seconds));
         sessions.opened.insert(session.number(), Arc::new(session));
+        self.sweeps.request();
         Ok(token)
     }
 
@@ -406,33 +415,15 @@ impl Broker {
 
     /// Closes a session that was removed, and keeps it until its tasks have ended. Not under the lock:
     /// closing a socket may take time.
-    fn end(&self, session: &Arc<Session>) {
+    pub(super) fn end(&self, session: &Arc<Session>) {
+        self.activity.note();
         session.close();
         if let Some(monitor) = self.monitor().filter(|_| session.is_kept()) {
             monitor.session_over(session.number());
         }
         if session.tasks().running() > 0 {
             self.lock().ending.push(session.clone());
-        }
-    }
-
-    /// Ends the sessions whose time to wait for a connection is over.
-    pub fn sweep(&self) {
-        let mut sessions = self.lock();
-        sessions.implicit.retain(|_, session| session.strong_count() > 0);
-        let stopping = self.stopping.load(Ordering::Acquire);
-        let is_over = |session: &Session| session.is_over() && !(stopping && session.is_kept());
-        let over: Vec<_> = sessions.opened.extract_if(|_, session| is_over(session)).collect();
-        let ended: Vec<_> =
-            sessions.ending.extract_if(.., |session| session.tasks().running() == 0).collect();
-        drop(sessions);
-        drop(ended);
-        self.refusals.sweep();
-        self.channels.sweep();
-        for (number, session) in over {
-            tracing::debug!(session = number, uid = session.uid(), "session is over");
-            self.report_session(&session, "over");
-            self.end(&session);
+            self.sweeps.request();
         }
     }
 

@@ -164,8 +164,10 @@ impl PendingChannels {
         (taken.expires > Instant::now()).then_some(taken.channel)
     }
 
-    /// Forgets the channels whose tokens are no longer valid.
-    pub fn sweep(&self) {
-        self.lock().channels.retain(|_, pending| !pending.is_over());
+    /// Forgets the channels whose tokens are no longer valid. Whether any are left.
+    pub fn sweep(&self) -> bool {
+        let mut waiting = self.lock();
+        waiting.channels.retain(|_, pending| !pending.is_over());
+        !waiting.channels.is_empty()
     }
 }

@@ -176,13 +176,14 @@ impl Connection {
     /// Logs that the connection cannot be served.
     pub fn log_failure(&self, error: &io::Error) {
         let uid = self.subject().uid;
-        self.broker.refusals.report(Reason::NotServed, Some(self.principal().key()), || {
+        self.broker.refuse(Reason::NotServed, Some(self.principal().key()), || {
             tracing::warn!(%error, uid, "cannot serve a connection");
         });
     }
 
     /// Counts a call of a known method.
     pub fn count_call(&self) {
+        self.broker.activity.note();
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -242,17 +243,19 @@ impl Connection {
         target.join(self.number);
         let left = std::mem::replace(&mut *session, target);
         drop(session);
-        if left.leave(self.number, LastCalls::default()) {
-            self.broker.close_left(&left);
-        }
+        self.leave(&left, LastCalls::default());
         Ok(())
     }
 
     /// Detaches from the session, which closes with its last connection.
     pub fn end(&self, calls: LastCalls) {
-        let session = self.session();
+        self.leave(&self.session(), calls);
+    }
+
+    fn leave(&self, session: &Arc<Session>, calls: LastCalls) {
         if session.leave(self.number, calls) {
-            self.broker.close_left(&session);
+            self.broker.close_left(session);
         }
+        self.broker.sweeps.request();
     }
 }

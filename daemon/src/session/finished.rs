@@ -111,6 +111,12 @@ impl Finished {
         self.kept.retain(|(_, at, _)| at.elapsed() < longest);
     }
 
+    /// When the oldest is as old as the limit.
+    pub fn oldest_ends(&self) -> Option<Instant> {
+        let (_, at, _) = self.kept.front()?;
+        at.checked_add(self.longest)
+    }
+
     /// Removes and returns how a call ended: an answer is returned once. If `check` refuses the answer, it
     /// stays.
     pub fn take<E>(

@@ -41,6 +41,11 @@ impl Broker {
         self.leased_memory.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whether bytes are leased, which are given back some time after they were used.
+    pub(super) fn has_leased_memory(&self) -> bool {
+        self.leased_memory.load(Ordering::Relaxed) > 0 || self.using_memory.try_lock().is_err()
+    }
+
     /// Takes leased bytes that are not used, for the monitor; returns their number.
     pub fn give_back_memory(&self) -> u64 {
         // A call that is about to use them keeps them.

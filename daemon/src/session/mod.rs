@@ -20,7 +20,9 @@ pub mod policy;
 pub mod recovery;
 pub mod restore;
 pub mod revocation;
+pub mod activity;
 pub mod broker;
+pub mod sweep;
 pub mod places;
 pub mod memory_lease;
 pub mod connection;
@@ -378,6 +380,13 @@ impl Session {
         let mut state = self.state();
         state.finished.forget_old();
         state.connections.is_empty() && state.expires.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// When time alone changes it next: its end without connections, or that of a kept answer.
+    pub fn next_change(&self) -> Option<Instant> {
+        let state = self.state();
+        let expires = state.expires.filter(|_| state.connections.is_empty());
+        expires.into_iter().chain(state.finished.oldest_ends()).min()
     }
 
     /// Closes every handle and aborts the tasks; new handles are refused from then on.

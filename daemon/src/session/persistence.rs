@@ -309,6 +309,7 @@ impl Broker {
         }
         self.report_session(&session, "recovered");
         self.lock().opened.insert(session.number(), Arc::new(session));
+        self.sweeps.request();
     }
 
     /// Ends with this process what outlives it without a grant: a session that a client uses goes on until then, and one

@@ -210,6 +210,9 @@ impl Follower {
     ) -> io::Result<End> {
         let mut check = tokio::time::interval(IDLE_CHECK);
         let mut report = tokio::time::interval(REPORT);
+        let broker = self.broker.clone();
+        // Whether the checks wait until something happens.
+        let mut rests = false;
         loop {
             tokio::select! {
                 ready = self.ready.readable() => {
@@ -249,9 +252,20 @@ impl Follower {
                     ready?.clear_ready();
                     self.flush()?;
                 }
-                Some(request) = requests.recv() => self.request(request)?,
-                _ = check.tick() => self.check_idle()?,
-                _ = report.tick() => self.report_counters()?,
+                Some(request) = requests.recv() => {
+                    self.request(request)?;
+                    self.broker.activity.note();
+                }
+                _ = check.tick(), if !rests => {
+                    self.check_idle()?;
+                    rests = self.may_rest()?;
+                }
+                _ = report.tick(), if !rests => self.report_counters()?,
+                () = broker.activity.begun(), if rests => {
+                    rests = false;
+                    check.reset();
+                    report.reset();
+                }
             }
         }
     }
@@ -264,6 +278,7 @@ impl Follower {
         let mut descriptors = descriptors.into_iter();
         match message {
             ToWorker::Connection { number } => {
+                self.broker.activity.note();
                 descriptors.next().map_or(Ok(()), |connection| self.take(connection, number))?;
             }
             ToWorker::EndConnection { number, reason } => self.link.end(number, reason),
@@ -439,6 +454,19 @@ impl Follower {
         }
         self.report_counters()?;
         self.send(ToMonitor::Idle { taken: self.taken }, None)
+    }
+
+    /// Whether the checks find nothing to do until something happens. The monitor has all counters then.
+    fn may_rest(&mut self) -> io::Result<bool> {
+        self.broker.activity.rest();
+        // Without connections and sessions this process is about to end.
+        let ends = self.open == 0 && !self.broker.has_opened_sessions();
+        if ends || self.broker.has_periodic_work() {
+            self.broker.activity.go_on();
+            return Ok(false);
+        }
+        self.report_counters()?;
+        Ok(true)
     }
 
     fn send(&mut self, message: ToMonitor, descriptor: Option<OwnedFd>) -> io::Result<()> {

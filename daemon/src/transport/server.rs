@@ -21,7 +21,7 @@ use super::shutdown::ShutdownSignal;
 use super::stream::Stream;
 use super::{connection, http, peer};
 use crate::descriptor::Descriptor;
-use crate::observe::refusals::{Reason, Refusals};
+use crate::observe::refusals::Reason;
 use crate::ops::unix_file::ControlFile;
 use crate::principal::{Principal, PrincipalKey};
 use crate::rpc::core::Core;
@@ -29,11 +29,10 @@ use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::monitor_link::PassedConnection;
+use crate::session::sweep;
 
 /// How long the server does not accept when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// How often sessions without connections are checked.
-const SWEEP: Duration = Duration::from_millis(250);
 
 const UNKNOWN_PEER: &str = "closed a connection: cannot read the peer's credentials";
 
@@ -89,7 +88,8 @@ impl Server {
         }
         let mut connections = JoinSet::new();
         let mut shutdown = self.shared.shutdown.clone();
-        let mut sweep = tokio::time::interval(SWEEP);
+        let broker = &self.shared.broker;
+        let mut next_sweep = broker.sweep();
         loop {
             tokio::select! {
                 incoming = source.next() => match incoming {
@@ -98,14 +98,15 @@ impl Server {
                         self.serve_passed(io, passed, &mut connections);
                     }
                     Ok(None) => break,
-                    Err(error) => pause(&error, &self.shared.broker.refusals).await,
+                    Err(error) => pause(&error, &self.shared.broker).await,
                 },
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a connection's task failed");
                     }
                 }
-                _ = sweep.tick() => self.shared.broker.sweep(),
+                () = sweep::due(next_sweep) => next_sweep = broker.sweep(),
+                () = broker.sweeps.requested() => next_sweep = sweep::soon(next_sweep),
                 () = shutdown.begun() => break,
             }
         }
@@ -235,7 +236,7 @@ impl Server {
             }
             Err(limit) => {
                 self.shared.broker.metrics.limit_exceeded(limit);
-                self.shared.broker.refusals.report(Reason::Limit(limit), Some(key), || {
+                self.shared.broker.refuse(Reason::Limit(limit), Some(key), || {
                     tracing::warn!(uid, limit, "closed a connection: too many connections");
                 });
             }
@@ -244,14 +245,14 @@ impl Server {
 
     fn refuse_unknown(&self, error: &io::Error, uid: Option<u32>) {
         let key = uid.map(PrincipalKey::of_uid);
-        self.shared.broker.refusals.report(Reason::UnknownPeer, key, || {
+        self.shared.broker.refuse(Reason::UnknownPeer, key, || {
             tracing::warn!(%error, uid, "{UNKNOWN_PEER}");
         });
     }
 
     fn refuse_failed(&self, error: &io::Error, principal: &Principal) {
         let uid = principal.subject().uid;
-        self.shared.broker.refusals.report(Reason::NotServed, Some(principal.key()), || {
+        self.shared.broker.refuse(Reason::NotServed, Some(principal.key()), || {
             tracing::warn!(%error, uid, "cannot serve a connection");
         });
     }
@@ -311,10 +312,10 @@ impl Server {
 
 /// Handles an error of `accept`. A connection that its peer closed already is ignored. Without descriptors
 /// or memory the server pauses, because the next try would fail at once.
-async fn pause(error: &io::Error, refusals: &Refusals) {
+async fn pause(error: &io::Error, broker: &Broker) {
     if let Some(libc::ECONNABORTED | libc::EINTR) = error.raw_os_error() {
     } else {
-        refusals.report(Reason::NotAccepted, None, || {
+        broker.refuse(Reason::NotAccepted, None, || {
             tracing::warn!(%error, "cannot accept connections: pausing");
         });
         sleep(EXHAUSTED_PAUSE).await;

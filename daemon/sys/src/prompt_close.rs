@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{
@@ -21,7 +22,38 @@ const LONGEST: Duration = Duration::from_millis(1);
 
 /// Closes sockets without waiting for their peers, in the thread that made this value.
 #[derive(Debug)]
-pub struct PromptClose(Timer);
+pub struct PromptClose(Arc<Mutex<Interrupts>>);
+
+/// Interrupts a thread that has a [`PromptClose`], from another thread.
+#[derive(Debug, Clone)]
+pub struct Interrupter(Arc<Mutex<Interrupts>>);
+
+/// The timer that interrupts a thread.
+#[derive(Debug)]
+struct Interrupts {
+    timer: Timer,
+    /// Whether it interrupts the thread until its end.
+    always: bool,
+}
+
+// SAFETY: a `timer_t` is the id of a timer of the process. Every thread may use it, under the lock; the signal goes to the
+// thread that the timer was made for.
+unsafe impl Send for Interrupts {}
+
+impl Interrupts {
+    fn set(&mut self, expiration: Expiration) -> io::Result<()> {
+        Ok(self.timer.set(expiration, TimerSetTimeFlags::empty())?)
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        let every = TimeSpec::from_duration(LONGEST);
+        self.set(Expiration::IntervalDelayed(every, every))
+    }
+}
+
+fn lock(interrupts: &Mutex<Interrupts>) -> MutexGuard<'_, Interrupts> {
+    interrupts.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 extern "C" fn interrupt(_: libc::c_int) {}
 
@@ -37,7 +69,8 @@ impl PromptClose {
         unsafe { sigaction(Signal::SIGALRM, &action) }?;
         let (signal, thread_id) = (Signal::SIGALRM, gettid().as_raw());
         let event = SigEvent::new(SigevNotify::SigevThreadId { signal, thread_id, si_value: 0 });
-        Ok(Self(Timer::new(ClockId::CLOCK_MONOTONIC, event)?))
+        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
+        Ok(Self(Arc::new(Mutex::new(Interrupts { timer, always: false }))))
     }
 
     /// Closes sockets. MUST run in the thread that made this value. Other files may wait nevertheless.
@@ -45,17 +78,29 @@ impl PromptClose {
         if sockets.is_empty() {
             return;
         }
-        let every = TimeSpec::from_duration(LONGEST);
-        let armed = self.set(Expiration::IntervalDelayed(every, every));
+        let armed = lock(&self.0).arm();
         drop(sockets);
-        if armed.is_ok() {
+        let mut interrupts = lock(&self.0);
+        if armed.is_ok() && !interrupts.always {
             // Disarming fails only for arguments that arming has accepted.
-            self.set(Expiration::OneShot(TimeSpec::new(0, 0))).ok();
+            interrupts.set(Expiration::OneShot(TimeSpec::new(0, 0))).ok();
         }
     }
 
-    fn set(&mut self, expiration: Expiration) -> io::Result<()> {
-        Ok(self.0.set(expiration, TimerSetTimeFlags::empty())?)
+    /// What another thread needs to end a close of this thread that waits. Arming the timer for each close costs more
+    /// than most closes do.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter(self.0.clone())
+    }
+}
+
+impl Interrupter {
+    /// Interrupts the thread every millisecond until it ends, so that no close of it waits any longer.
+    pub fn interrupt(&self) {
+        let mut interrupts = lock(&self.0);
+        interrupts.always = true;
+        // It fails only for other arguments.
+        interrupts.arm().ok();
     }
 }
 
@@ -68,16 +113,43 @@ mod tests {
     use super::*;
     use crate::{message, option};
 
-    #[test]
-    fn close_of_a_lingering_socket_does_not_wait_for_its_peer() {
+    /// A socket whose close waits a minute for its peer, and the peer.
+    fn lingering() -> (OwnedFd, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let own = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (_peer, _) = listener.accept().unwrap();
+        let (peer, _) = listener.accept().unwrap();
         let linger = [1_i32.to_ne_bytes(), 60_i32.to_ne_bytes()].concat();
         option::set_bytes(own.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
         while message::send(own.as_fd(), &[0; 10_000], libc::MSG_DONTWAIT).is_ok() {}
+        (own.into(), peer)
+    }
+
+    #[test]
+    fn close_of_a_lingering_socket_does_not_wait_for_its_peer() {
+        let (own, _peer) = lingering();
         let (mut closing, began) = (PromptClose::new().unwrap(), Instant::now());
-        closing.close(vec![own.into()]);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        closing.close(vec![own]);
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn another_thread_ends_closes_that_wait() {
+        let (first, second) = (lingering(), lingering());
+        let (sender, interrupter) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut closing = PromptClose::new().unwrap();
+            sender.send(closing.interrupter()).unwrap();
+            let began = Instant::now();
+            drop(first.0);
+            closing.close(Vec::new());
+            // Later ones too, also after a close that disarms the timer.
+            closing.close(vec![std::fs::File::open("/dev/null").unwrap().into()]);
+            drop(second.0);
+            began.elapsed()
+        });
+        interrupter.recv().unwrap().interrupt();
+        let took = thread.join().unwrap();
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        drop((first.1, second.1));
     }
 }

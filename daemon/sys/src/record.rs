@@ -1,12 +1,15 @@
 //! Records with descriptors between two processes of the broker (`SOCK_SEQPACKET`, `unix(7)`).
 //!
-//! The functions never wait: they return `WouldBlock` if there is nothing to do.
+//! The functions never wait, except [`receive_within`]: they return `WouldBlock` if there is nothing to do.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use sockbroker_proto::descriptors::Received;
+use socket2::SockRef;
 
 use crate::call::invalid;
 use crate::{socket, stream};
@@ -46,10 +49,27 @@ pub fn send(
 
 /// The next record; `None` at the end of the channel.
 pub fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<Record>> {
+    receive_by(channel, stream::receive_stream)
+}
+
+/// The next record, as soon as it arrives; `WouldBlock` after the time of [`wait_at_most`].
+pub fn receive_within(channel: BorrowedFd<'_>) -> io::Result<Option<Record>> {
+    receive_by(channel, stream::await_stream)
+}
+
+/// Limits how long [`receive_within`] waits (`SO_RCVTIMEO`, `socket(7)`); `None` for ever.
+pub fn wait_at_most(channel: BorrowedFd<'_>, longest: Option<Duration>) -> io::Result<()> {
+    SockRef::from(&channel).set_read_timeout(longest)
+}
+
+type Receive =
+    fn(BorrowedFd<'_>, &mut BytesMut, usize, &mut VecDeque<OwnedFd>) -> io::Result<Received>;
+
+fn receive_by(channel: BorrowedFd<'_>, receive: Receive) -> io::Result<Option<Record>> {
     let (mut bytes, mut descriptors) = (BytesMut::new(), VecDeque::new());
     // One byte more than a record can have shows that one was too large.
     let room = LENGTH_MAX + 1;
-    let received = stream::receive_stream(channel.as_fd(), &mut bytes, room, &mut descriptors)?;
+    let received = receive(channel, &mut bytes, room, &mut descriptors)?;
     if received.bytes == 0 {
         return Ok(None);
     }
@@ -59,6 +79,8 @@ pub fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<Record>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
     use crate::testing::errno;
 
@@ -74,6 +96,18 @@ mod tests {
         assert_eq!(errno(receive(b.as_fd())), libc::EAGAIN);
         drop((a, second));
         assert!(receive(b.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_receive_waits_for_a_record_for_a_limited_time() {
+        let (a, b) = pair().unwrap();
+        wait_at_most(b.as_fd(), Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(errno(receive_within(b.as_fd())), libc::EAGAIN);
+        wait_at_most(b.as_fd(), None).unwrap();
+        let sender = std::thread::spawn(move || send(a.as_fd(), b"late", &[]).unwrap());
+        assert_eq!(&receive_within(b.as_fd()).unwrap().unwrap().bytes[..], b"late");
+        sender.join().unwrap();
+        assert!(receive_within(b.as_fd()).unwrap().is_none());
     }
 
     #[test]

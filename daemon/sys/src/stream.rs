@@ -1,6 +1,6 @@
 //! The broker's own control connections on `AF_UNIX`: bytes and passed descriptors.
 //!
-//! The functions never wait: they return `WouldBlock` if there is nothing to do.
+//! The functions never wait, except [`await_stream`]: they return `WouldBlock` if there is nothing to do.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -40,6 +40,16 @@ pub fn receive_stream(
     reserve: usize,
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> io::Result<Received> {
+    receive_with(fd, buffer, reserve, descriptors, libc::MSG_DONTWAIT)
+}
+
+/// [`receive_stream`] that waits until something arrives, for at most the time of `SO_RCVTIMEO`: then `WouldBlock`.
+pub(crate) fn await_stream(
+    fd: BorrowedFd<'_>,
+    buffer: &mut BytesMut,
+    reserve: usize,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<Received> {
     receive_with(fd, buffer, reserve, descriptors, 0)
 }
 
@@ -50,7 +60,7 @@ pub(crate) fn peek_stream(
     reserve: usize,
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> io::Result<Received> {
-    receive_with(fd, buffer, reserve, descriptors, libc::MSG_PEEK)
+    receive_with(fd, buffer, reserve, descriptors, libc::MSG_DONTWAIT | libc::MSG_PEEK)
 }
 
 fn receive_with(
@@ -58,7 +68,7 @@ fn receive_with(
     buffer: &mut BytesMut,
     reserve: usize,
     descriptors: &mut VecDeque<OwnedFd>,
-    further_flags: i32,
+    flags: i32,
 ) -> io::Result<Received> {
     let reserve = reserve.max(1);
     buffer.reserve(reserve);
@@ -70,7 +80,7 @@ fn receive_with(
         (&raw mut bytes, 1),
         (control.as_mut_ptr().cast(), CONTROL_SIZE),
     );
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | further_flags;
+    let flags = libc::MSG_CMSG_CLOEXEC | flags;
     let n = retry(|| {
         // SAFETY: `header` points to `bytes`, `control` and, through `bytes`, to `reserve` bytes of
         // spare capacity of `buffer`; all live for the call and are written within their lengths.

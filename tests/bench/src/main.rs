@@ -22,6 +22,7 @@ mod bulk;
 mod handles;
 mod policy;
 mod fairness;
+mod opener;
 mod processes;
 mod exec;
 mod library;

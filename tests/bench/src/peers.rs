@@ -21,8 +21,7 @@ use sockbrokerd::startup::{self, args::Args};
 use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
 use crate::error::{self, Result};
 use crate::measure::FILLING;
-use crate::program;
-use crate::{link_peers, remote_lab};
+use crate::{link_peers, opener, program, remote_lab};
 
 /// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -46,6 +45,8 @@ pub(crate) enum Role {
     Source,
     /// Answers each byte with a new raw socket.
     Opener,
+    /// The opener of a broker, alone.
+    BareOpener,
     /// `sockbroker exec`.
     Launcher,
     /// The program that `sockbroker exec` runs.
@@ -76,6 +77,7 @@ impl Role {
             }
             "source" => Some(Self::Source),
             "opener" => Some(Self::Opener),
+            "bare-opener" => Some(Self::BareOpener),
             "launcher" => Some(Self::Launcher),
             "program" => Some(Self::Program),
             _ => None,
@@ -91,6 +93,7 @@ impl Role {
             Self::LinkClient { broker, source } => format!("link-client {broker} {source}"),
             Self::Source => "source".to_owned(),
             Self::Opener => "opener".to_owned(),
+            Self::BareOpener => "bare-opener".to_owned(),
             Self::Launcher => "launcher".to_owned(),
             Self::Program => "program".to_owned(),
         }
@@ -115,7 +118,10 @@ impl Role {
                 link_peers::client(broker, source).map_err(|error| error.to_string())
             }
             Self::Source => source().map_err(|error| error.to_string()),
-            Self::Opener => opener().map_err(|error| error.to_string()),
+            Self::Opener => answer_with_sockets().map_err(|error| error.to_string()),
+            Self::BareOpener => standard_input()
+                .and_then(|stream| opener::run(&stream))
+                .map_err(|error| error.to_string()),
             Self::Program => program::run().map_err(|error| error.to_string()),
             Self::Launcher => match program::launch() {
                 Ok(code) => return code,
@@ -222,7 +228,7 @@ fn echo_over(mut stream: impl Read + Write, request: usize, answer: usize) -> io
     }
 }
 
-fn opener() -> io::Result<()> {
+fn answer_with_sockets() -> io::Result<()> {
     let mut stream = standard_input()?;
     let mut byte = [0];
     while stream.read(&mut byte)? > 0 {

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use sockbroker_monitor::request::Network;
 use sockbroker_sys::identity::{self, Identity};
 use sockbroker_sys::namespace;
 use sockbroker_sys::poll::poll_for;
@@ -28,6 +29,7 @@ use crate::broker::Broker;
 use crate::client::{Client, Framing, call};
 use crate::error::{self, Result};
 use crate::measure::{Sample, in_turn, median_seconds, ratio};
+use crate::opener::BareOpener;
 use crate::peers::{Peer, Role};
 use crate::placement::{Cpus, Placement};
 use crate::report::{Report, Row, Target};
@@ -51,6 +53,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     }
     first_calls(report)?;
     idle_memory(report)?;
+    idle_wake_ups(report)?;
     raw_sockets(report)?;
     connections(report)?;
     for (name, message) in [
@@ -117,6 +120,38 @@ fn idle_memory(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// How often a worker wakes while its client does nothing.
+fn idle_wake_ups(report: &mut Report) -> Result<()> {
+    /// What an ended connection leaves is looked after for some time, and the counters of the calls are reported.
+    const SETTLES: Duration = Duration::from_secs(4);
+    const SECONDS: u32 = 3;
+    let broker = start("")?;
+    let mut client = broker.connect(Framing::Lsp)?;
+    client.call("socket.htons", &json!([1]))?;
+    thread::sleep(SETTLES);
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        let before = switches(broker.process())?;
+        thread::sleep(Duration::from_secs(SECONDS.into()));
+        rates.push((switches(broker.process())? - before) / f64::from(SECONDS));
+    }
+    drop(client);
+    let row = Row::new("wake-ups of an idle worker with a connection", Sample::of(&rates), "/s");
+    report.add(row.target(Target::AtMost(0.0)));
+    Ok(())
+}
+
+/// How often the threads of a process have waited.
+fn switches(process: Pid) -> Result<f64> {
+    let mut all = 0.0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        all += count.ok_or("no count of switches")?.trim().parse::<f64>()?;
+    }
+    Ok(all)
+}
+
 /// Raw sockets, which the opener makes: in the network namespace of the broker, and in that of a client which has another.
 fn raw_sockets(report: &mut Report) -> Result<()> {
     /// Rules that need the opener.
@@ -130,6 +165,13 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
         bare,
         "x native",
     ));
+    for (name, network, most) in [
+        ("a raw socket by the exchange with the opener alone, one CPU", Network::Broker, 5.0),
+        ("the same in the caller's network namespace", Network::Caller, 7.0),
+    ] {
+        let row = Row::new(name, exchange_with_opener(network)?, "x native");
+        report.add(row.target(Target::AtMost(most)));
+    }
     let broker = Broker::start_with("", &format!("{POLICY}{RULES}"))?;
     let path = broker.path();
     let elsewhere = thread::spawn(move || {
@@ -140,7 +182,7 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
     let here = broker.connect(Framing::Lsp)?;
     let there = Client::over(elsewhere, Framing::Lsp)?;
     for (name, client, netns, most) in [
-        ("a raw socket, made by the opener, and its close, one CPU", here, None, 5.0),
+        ("a raw socket and its close by calls, less the calls, one CPU", here, None, 5.0),
         ("the same in the caller's network namespace", there, Some("caller"), 7.0),
     ] {
         let row = Row::new(name, raw_socket(client, netns)?, "x native");
@@ -151,17 +193,42 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
 
 /// A raw socket that another process makes when it gets a byte, and its close: what no broker can save.
 fn bare_exchange() -> Result<Sample> {
-    const SOCKETS: usize = 300;
     let (peer, mut stream) = Peer::start(Role::Opener)?;
     let cpus = Cpus::of_this_process()?;
     cpus.put(Placement::OneCpu, &[peer.process()])?;
-    let mut exchange = || {
+    against_native(|| {
         stream.write_all(&[0])?;
         let (mut bytes, mut sockets) = (BytesMut::new(), VecDeque::new());
         poll_for(&[(stream.as_fd(), libc::POLLIN)], None)?;
         receive_stream(stream.as_fd(), &mut bytes, 1, &mut sockets)?;
         sockets.pop_front().map(drop).ok_or_else(|| "no socket came".into())
+    })
+}
+
+/// A raw socket that the opener makes for a worker, and its close: the same request as that of a broker's worker, without
+/// the call of the client.
+fn exchange_with_opener(network: Network) -> Result<Sample> {
+    let pair = match network {
+        // A socket belongs to the network namespace of the thread that makes it.
+        Network::Caller => {
+            let elsewhere = thread::spawn(|| {
+                namespace::enter_network()?;
+                UnixStream::pair()
+            });
+            elsewhere.join().map_err(|_panic| "a thread panicked")??
+        }
+        _ => UnixStream::pair()?,
     };
+    let opener = BareOpener::start(pair)?;
+    opener.raw_socket(network.clone())?;
+    let cpus = Cpus::of_this_process()?;
+    cpus.put(Placement::OneCpu, &[opener.process()])?;
+    against_native(|| opener.raw_socket(network.clone()).map(drop))
+}
+
+/// What a raw socket takes, as a multiple of a native one.
+fn against_native(mut ours: impl FnMut() -> Result<()>) -> Result<Sample> {
+    const SOCKETS: usize = 300;
     let native = || {
         let (kind, protocol) = (SockType::Raw, SockProtocol::Icmp);
         drop(socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, protocol)?);
@@ -169,12 +236,13 @@ fn bare_exchange() -> Result<Sample> {
     };
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        rounds.push((median_seconds(SOCKETS, &mut exchange)?, median_seconds(SOCKETS, native)?));
+        rounds.push((median_seconds(SOCKETS, &mut ours)?, median_seconds(SOCKETS, native)?));
     }
     Ok(Sample::map(&rounds, ratio))
 }
 
-/// What a UDP socket costs in addition by the broker, a raw one costs too: the rest is the opener's.
+/// A raw socket and its close by two calls of a client. What the same calls take for a UDP socket, which the worker makes
+/// itself, is subtracted: the rest is the exchange with the opener, and what it displaces from the caches.
 fn raw_socket(mut client: Client, netns: Option<&str>) -> Result<Sample> {
     const SOCKETS: usize = 300;
     let info = client.call("broker.info", &Value::Null)?;

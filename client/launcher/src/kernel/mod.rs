@@ -13,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod at_start;
 pub(crate) mod inherited;
+pub(crate) mod memory;
 
 use std::io;
 

@@ -72,12 +72,17 @@ impl Connection {
                 Ok(None) => {}
                 Err(error) => return Some(Err(self.end(error))),
             }
-            match unix::wait(&self.stream, Interest::Readable, deadline) {
-                Ok(Readiness::TimedOut) => return None,
-                Ok(Readiness::Readable | Readiness::Writable) => {}
-                Err(error) => return Some(Err(self.end(Error::disconnected(error)))),
-            }
-            if let Err(error) = self.receive(&mut received) {
+            let arrived = received.wait_and_receive(&self.stream, deadline);
+            let is_early =
+                arrived.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if is_early {
+                // The stream may be one that does not block.
+                match unix::wait(&self.stream, Interest::Readable, deadline) {
+                    Ok(Readiness::TimedOut) => return None,
+                    Ok(Readiness::Readable | Readiness::Writable) => {}
+                    Err(error) => return Some(Err(self.end(Error::disconnected(error)))),
+                }
+            } else if let Err(error) = Self::check(&mut received, arrived) {
                 return Some(Err(self.end(error)));
             }
         }
@@ -92,7 +97,12 @@ impl Connection {
     }
 
     fn receive(&self, received: &mut ReceiveBuffer) -> Result<()> {
-        match received.receive(&self.stream) {
+        let arrived = received.receive(&self.stream);
+        Self::check(received, arrived)
+    }
+
+    fn check(received: &mut ReceiveBuffer, arrived: io::Result<usize>) -> Result<()> {
+        match arrived {
             Ok(0) => Err(received.closed()),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),

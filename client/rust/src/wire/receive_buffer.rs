@@ -1,10 +1,12 @@
 //! Received bytes and descriptors that no caller has taken yet.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use sockbroker_proto::descriptors::{DescriptorQueue, FrameDescriptors, TooFew};
+use sockbroker_proto::descriptors::{DescriptorQueue, FrameDescriptors, Received, TooFew};
 
 use super::framing::{Framing, Scan};
 use super::preamble::{self, Beginning};
@@ -37,6 +39,18 @@ pub(crate) struct ReceiveBuffer {
     incomplete: usize,
     /// Whether other text may precede the next message.
     may_have_preamble: bool,
+    /// How long a receive that waits takes at most.
+    timeout: Option<Duration>,
+}
+
+/// Whether a wait for `set` ends at most a hundredth later than one for `wanted`. Calls with the same limit then set it
+/// once. A wait that ends earlier is repeated.
+fn is_about(set: Option<Duration>, wanted: Option<Duration>) -> bool {
+    match (set, wanted) {
+        (None, None) => true,
+        (Some(set), Some(wanted)) => set <= wanted + wanted / 100 && set >= wanted / 2,
+        (None, Some(_)) | (Some(_), None) => false,
+    }
 }
 
 /// A complete message at the front of a [`ReceiveBuffer`].
@@ -90,9 +104,34 @@ impl ReceiveBuffer {
     /// Receives available bytes; how many. Fails with `WouldBlock` if there are none, and with
     /// `InvalidData` if the broker sends descriptors that it does not announce.
     pub(crate) fn receive(&mut self, stream: impl AsFd) -> io::Result<usize> {
+        self.receive_by(|space, queue| unix::receive(stream, space, queue))
+    }
+
+    /// [`ReceiveBuffer::receive`] that waits until bytes are available, in the same system call. Fails with `WouldBlock`
+    /// at the deadline, or a little earlier.
+    pub(crate) fn wait_and_receive(
+        &mut self,
+        stream: impl AsFd,
+        deadline: Option<Instant>,
+    ) -> io::Result<usize> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !is_about(self.timeout, left) {
+            unix::set_receive_timeout(&stream, left)?;
+            self.timeout = left;
+        }
+        self.receive_by(|space, queue| unix::wait_and_receive(stream, space, queue))
+    }
+
+    fn receive_by(
+        &mut self,
+        receive: impl FnOnce(&mut [u8], &mut VecDeque<OwnedFd>) -> io::Result<Received>,
+    ) -> io::Result<usize> {
         self.reserve_space();
         let space = self.buffer.get_mut(self.filled.end..).unwrap_or_default();
-        let n = self.descriptors.receive(|queue| unix::receive(stream, space, queue))?;
+        let n = self.descriptors.receive(|queue| receive(space, queue))?;
         self.filled.end += n;
         if self.descriptors.len() > QUEUED_DESCRIPTORS_MAX {
             return Err(io::Error::new(

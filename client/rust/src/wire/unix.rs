@@ -1,4 +1,5 @@
-//! A Unix stream socket that carries bytes and descriptors. Only [`connect`] and [`wait`] block.
+//! A Unix stream socket that carries bytes and descriptors. Only [`connect`], [`wait`] and
+//! [`wait_and_receive`] block.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -62,9 +63,32 @@ pub(crate) fn receive(
     buffer: &mut [u8],
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> io::Result<Received> {
+    receive_with(stream, buffer, descriptors, RecvFlags::DONTWAIT)
+}
+
+/// [`receive`] that waits until bytes are available, for at most the time of [`set_receive_timeout`]: then `WouldBlock`.
+pub(crate) fn wait_and_receive(
+    stream: impl AsFd,
+    buffer: &mut [u8],
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<Received> {
+    receive_with(stream, buffer, descriptors, RecvFlags::empty())
+}
+
+/// Limits how long [`wait_and_receive`] waits; `None` removes the limit.
+pub(crate) fn set_receive_timeout(stream: impl AsFd, longest: Option<Duration>) -> io::Result<()> {
+    Ok(set_socket_timeout(stream, Timeout::Recv, longest)?)
+}
+
+fn receive_with(
+    stream: impl AsFd,
+    buffer: &mut [u8],
+    descriptors: &mut VecDeque<OwnedFd>,
+    flags: RecvFlags,
+) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let received = retry(|| recvmsg(&stream, &mut [IoSliceMut::new(buffer)], &mut control, flags))?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {

@@ -102,7 +102,7 @@ fn served(jobs: usize) -> Served {
     let calls = CallChannel::over(calls);
     assert_eq!(receive(&calls).0, FromCaller::Hello(Build::OWN));
     assert_eq!(receive(&calls).0, FromCaller::Ready);
-    Served { calls, sends: SendChannel::over(sends).unwrap(), ended }
+    Served { calls, sends: SendChannel::over(sends, Duration::from_mins(1)).unwrap(), ended }
 }
 
 fn receive(calls: &CallChannel) -> (FromCaller, Vec<OwnedFd>) {
@@ -156,11 +156,10 @@ fn pair(served: &Served) -> (OwnedFd, OwnedFd) {
 
 #[test]
 fn calls_are_made_and_answered_by_their_numbers() {
-    let mut served = served(2);
+    let served = served(2);
     let (left, right) = pair(&served);
-    let longest = Duration::from_mins(1);
     let send = ToCaller::Call { number: 2, call: outgoing(Destination::Peer, Vec::new(), false) };
-    let (answer, _) = served.sends.ask(&send, &[left.as_fd()], longest).unwrap();
+    let (answer, _) = served.sends.ask(&send, &[left.as_fd()]).unwrap();
     assert_eq!(answer, FromCaller::Answer { number: 2, answer: UnixAnswer::Sent(3) });
     assert_eq!(sys_message::receive(right.as_fd(), 8, 0).unwrap().data[..], [1, 2, 3]);
     // Descriptors that come before their call.
@@ -169,7 +168,7 @@ fn calls_are_made_and_answered_by_their_numbers() {
     served.sends.send(&attach, &vec![left.as_fd(); usize::from(count)]).unwrap();
     let call = outgoing(Destination::Peer, vec![rights(count)], true);
     let send = ToCaller::Call { number: 3, call };
-    let (answer, _) = served.sends.ask(&send, &[left.as_fd()], longest).unwrap();
+    let (answer, _) = served.sends.ask(&send, &[left.as_fd()]).unwrap();
     assert_eq!(answer, FromCaller::Answer { number: 3, answer: UnixAnswer::Sent(3) });
     let failed = self::call(&served, 4, UnixCall::Listen { backlog: 1 }, &[left.as_fd()]).0;
     assert_eq!(failed, UnixAnswer::Failed(libc::EOPNOTSUPP));

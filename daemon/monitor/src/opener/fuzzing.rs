@@ -51,7 +51,10 @@ impl Opener {
         connection: C,
         socket: Option<S>,
     ) -> Outcome {
-        match self.worker.rights(connection, &self.in_force) {
+        let Ok(cookie) = connection.cookie() else {
+            return Outcome::Nonsense("it named a file as a connection");
+        };
+        match self.worker.rights(connection, cookie, &self.in_force) {
             Named::Connection(rights) => {
                 let client = Client { rights: &rights, connection };
                 answer(calls, client, opener_request, socket)

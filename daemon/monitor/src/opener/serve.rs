@@ -4,15 +4,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
-use sockbroker_policy::socket_spec::JudgedSocket as _;
-use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::events::Events;
 use sockbroker_sys::prompt_close::PromptClose;
 
 use super::answer::{Client, Outcome, answer, parts};
 use super::host::Host;
 use super::shared::{Opener, close, shut_down};
-use super::workers::{Named, Worker, WorkerChannel, is_network, is_socket, lock};
+use super::workers::{Named, Worker, WorkerChannel, cookie, is_network, lock};
 use crate::channel::ChannelError;
 use crate::request::{Answer, OpenerRequest, Request};
 
@@ -39,6 +37,7 @@ pub(super) fn serve<H: Host + Send + 'static>(
     let prepared = PromptClose::new().and_then(|closing| {
         let events = Events::new()?;
         events.add(channel.as_fd(), 0)?;
+        worker.add_thread(closing.interrupter());
         Ok((closing, events))
     });
     let (mut closing, mut events) = match prepared {
@@ -75,8 +74,9 @@ fn serve_next<H: Host + Send + 'static>(
     events: &mut Events,
     closing: &mut PromptClose,
 ) -> Result<(), End> {
-    let (opener_request, descriptors) = match channel.receive() {
+    let (opener_request, descriptors) = match channel.receive_within() {
         Ok(received) => received,
+        // A signal, or a socket that does not block.
         Err(ChannelError::NotReady) => {
             return events.wait(None).map(drop).map_err(|_error| End::Gone);
         }
@@ -92,22 +92,22 @@ fn serve_next<H: Host + Send + 'static>(
             return Err(End::nonsense("its channel failed"));
         }
     };
-    let last = usize::from(opener_request.passes_network());
-    let sockets = descriptors.iter().rev().skip(last);
-    if !sockets.into_iter().all(is_socket) {
+    let mut cookies = descriptors.iter().map(cookie);
+    let cookie = cookies.next().flatten();
+    let others = cookies.skip(usize::from(opener_request.passes_network()));
+    let Some(cookie) = cookie.filter(|_| others.into_iter().all(|other| other.is_some())) else {
         return Err(End::Nonsense { reason: "it sent a file in place of a socket", descriptors });
-    }
+    };
     if opener_request.passes_network() && !descriptors.last().is_some_and(is_network) {
         return Err(End::Nonsense {
             reason: "it sent another file as a network namespace",
             descriptors,
         });
     }
-    // The monitor sends the cookie of a connection, and the channel of a reader, before the worker gets them.
-    let (connection, _) = parts(&descriptors);
+    // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
     let lacks_reader = matches!(opener_request.request, Request::Capture { .. })
         && !opener.captures.has_reader(worker.number);
-    if lacks_reader || connection.is_some_and(|named| !worker.has(named)) {
+    if lacks_reader || !worker.has(cookie) {
         match opener.follow_monitor(closing) {
             Ok(true) => {}
             Ok(false) => return Err(End::Gone),
@@ -117,9 +117,9 @@ fn serve_next<H: Host + Send + 'static>(
             }
         }
     }
-    let (answer, made) = match outcome(opener, worker, opener_request, &descriptors) {
+    let (answer, made) = match outcome(opener, worker, cookie, opener_request, &descriptors) {
         Outcome::Answer(answer) => (answer, None),
-        Outcome::Socket(made, spec) => (Answer::Socket, Some((made, spec))),
+        Outcome::Socket(made, _) => (Answer::Socket, Some(made)),
         // It is with the reader, or was refused.
         Outcome::Capture(..) => (Answer::NotServed, None),
         Outcome::Denied(denial) => {
@@ -129,8 +129,13 @@ fn serve_next<H: Host + Send + 'static>(
         Outcome::Nonsense(reason) => return Err(End::Nonsense { reason, descriptors }),
     };
     // All copies are closed before the answer: what the worker closes after it is closed then.
-    closing.close(descriptors);
-    let passed = made.map_or(Ok(()), |(made, spec)| pass(channel, made, spec, closing));
+    if descriptors.len() == 1 && worker.has(cookie) {
+        // The worker has it too. If it had not, only what this worker asks for would wait, until the worker ends.
+        drop(descriptors);
+    } else {
+        closing.close(descriptors);
+    }
+    let passed = made.map_or(Ok(()), |made| pass(channel, made));
     match passed.and_then(|()| channel.send(&answer, &[])) {
         Ok(()) => Ok(()),
         Err(ChannelError::Closed) => Err(End::Gone),
@@ -139,30 +144,21 @@ fn serve_next<H: Host + Send + 'static>(
 }
 
 /// Sends a new socket, and closes the copy of this process.
-fn pass(
-    channel: &WorkerChannel,
-    made: OwnedFd,
-    spec: SocketSpec,
-    closing: &mut PromptClose,
-) -> Result<(), ChannelError> {
-    let sent = channel.send(&Answer::Made, &[made.as_fd()]);
-    // Only a connection can make its last close wait for the peer.
-    if spec.has_connections() {
-        closing.close(vec![made]);
-    }
-    sent
+fn pass(channel: &WorkerChannel, made: OwnedFd) -> Result<(), ChannelError> {
+    channel.send(&Answer::Made, &[made.as_fd()])
 }
 
 fn outcome<H: Host + Send + 'static>(
     opener: &Opener<H>,
     worker: &Worker,
+    cookie: u64,
     opener_request: OpenerRequest,
     descriptors: &[OwnedFd],
 ) -> Outcome {
     let (Some(connection), socket) = parts(descriptors) else {
         return Outcome::Nonsense("it sent a request without a connection");
     };
-    match worker.rights(connection, &opener.in_force()) {
+    match worker.rights(connection, cookie, &opener.in_force()) {
         Named::Connection(rights) => {
             let client = Client { rights: &rights, connection };
             match opener_request.request {

@@ -209,6 +209,7 @@ impl<H: Host + Send + 'static> Opener<H> {
     fn forget(&self, number: u64, closing: &mut PromptClose) {
         let Some(Known { worker, channels }) = lock(&self.workers).remove(&number) else { return };
         worker.forget_connections();
+        worker.interrupt_threads();
         self.captures.forget(number);
         for channel in channels {
             shut_down(&channel);

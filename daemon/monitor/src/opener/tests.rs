@@ -1,7 +1,7 @@
 //! The opener in a thread, with a test in place of the monitor and of the workers.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,7 +15,7 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::address::RawAddress;
 use sockbroker_sys::credentials::{self, Credentials};
 use sockbroker_sys::events::Events;
-use sockbroker_sys::{message, option, process, record, sealed, socket};
+use sockbroker_sys::{message, option, process, record, sealed, socket, stream};
 use sockbroker_test_support::namespace;
 
 use super::*;
@@ -123,7 +123,7 @@ impl Monitor {
     }
 
     fn worker(&self, worker: u64) -> OpenerChannel {
-        OpenerChannel::over(self.worker_socket(worker)).unwrap()
+        OpenerChannel::over(self.worker_socket(worker), LONGEST).unwrap()
     }
 
     /// A connection that was passed to a worker, and the client's end.
@@ -150,7 +150,7 @@ fn memory(text: &str) -> OwnedFd {
 
 /// What comes of a request.
 fn ask(
-    asker: &mut OpenerChannel,
+    asker: &OpenerChannel,
     request: &Request,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<Answer> {
@@ -159,17 +159,16 @@ fn ask(
 
 /// The same with the socket that comes before the answer.
 fn ask_for_socket(
-    asker: &mut OpenerChannel,
+    asker: &OpenerChannel,
     request: &Request,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<(Answer, Option<OwnedFd>)> {
     let failed = |error: AskError<Answer>| io::Error::other(error.to_string());
-    let (answer, made) =
-        asker.ask(&request.clone().into(), descriptors, LONGEST).map_err(failed)?;
+    let (answer, made) = asker.ask(&request.clone().into(), descriptors).map_err(failed)?;
     if answer != Answer::Made {
         return Ok((answer, None));
     }
-    let (answer, _) = asker.answer(LONGEST).map_err(failed)?;
+    let (answer, _) = asker.answer().map_err(failed)?;
     Ok((answer, made.into_iter().next()))
 }
 
@@ -198,9 +197,9 @@ fn is_privileged() -> bool {
 #[test]
 fn sockets_are_made_and_changed_for_a_connection() {
     let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
-    let (answer, made) = ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
+    let (answer, made) = ask_for_socket(&worker, &NETLINK, &[connection.as_fd()]).unwrap();
     assert_eq!(answer, Answer::Socket);
     let spec = socket::spec_of(made.unwrap().as_fd()).unwrap();
     assert_eq!((spec.domain, spec.protocol), (libc::AF_NETLINK, libc::NETLINK_ROUTE));
@@ -209,14 +208,14 @@ fn sockets_are_made_and_changed_for_a_connection() {
     let tcp = socket::create(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
     let bind = Request::Bind { address: inet(81) };
     let answers = [
-        ask(&mut worker, &raw, &[connection.as_fd()]).unwrap(),
-        ask(&mut worker, &mark(7), &[connection.as_fd(), udp.as_fd()]).unwrap(),
-        ask(&mut worker, &bind, &[connection.as_fd(), tcp.as_fd()]).unwrap(),
+        ask(&worker, &raw, &[connection.as_fd()]).unwrap(),
+        ask(&worker, &mark(7), &[connection.as_fd(), udp.as_fd()]).unwrap(),
+        ask(&worker, &bind, &[connection.as_fd(), tcp.as_fd()]).unwrap(),
     ];
     if is_privileged() {
         assert_eq!(answers, [Answer::Socket, Answer::Done, Answer::Done]);
         assert_eq!(option::get_int(udp.as_fd(), libc::SOL_SOCKET, libc::SO_MARK).unwrap(), 7);
-        let again = ask(&mut worker, &bind, &[connection.as_fd(), tcp.as_fd()]).unwrap();
+        let again = ask(&worker, &bind, &[connection.as_fd(), tcp.as_fd()]).unwrap();
         assert_eq!(again, Answer::Failed(libc::EINVAL));
     } else {
         let [eperm, eacces] = [libc::EPERM, libc::EACCES].map(Answer::Failed);
@@ -231,10 +230,10 @@ fn the_socket_for_sio_rcvall_drops_everything() {
         return;
     }
     let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     let rcvall = Request::Create { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 0 };
-    let (answer, made) = ask_for_socket(&mut worker, &rcvall, &[connection.as_fd()]).unwrap();
+    let (answer, made) = ask_for_socket(&worker, &rcvall, &[connection.as_fd()]).unwrap();
     let made = made.unwrap();
     assert_eq!(answer, Answer::Socket);
     assert_eq!(socket::spec_of(made.as_fd()).unwrap().domain, libc::AF_PACKET);
@@ -251,7 +250,7 @@ fn the_socket_for_sio_rcvall_drops_everything() {
 #[test]
 fn a_message_with_a_mark_is_sent() {
     let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     let (udp, to) =
         (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -268,8 +267,7 @@ fn a_message_with_a_mark_is_sent() {
     };
     let port = to.local_addr().unwrap().port();
     let descriptors = [connection.as_fd(), udp.as_fd()];
-    let sent =
-        ask(&mut worker, &send(inet(port), std::slice::from_ref(&item)), &descriptors).unwrap();
+    let sent = ask(&worker, &send(inet(port), std::slice::from_ref(&item)), &descriptors).unwrap();
     if is_privileged() {
         assert_eq!(sent, Answer::Sent(6));
         let mut received = [0; 9];
@@ -278,15 +276,15 @@ fn a_message_with_a_mark_is_sent() {
         assert_eq!(sent, Answer::Failed(libc::EPERM));
     }
     // No capability is needed, or the ids of the opener would count.
-    assert_eq!(ask(&mut worker, &send(inet(port), &[]), &descriptors).unwrap(), Answer::NotServed);
+    assert_eq!(ask(&worker, &send(inet(port), &[]), &descriptors).unwrap(), Answer::NotServed);
     let forged = Control { kind: libc::SCM_CREDENTIALS, data: vec![0; 12], ..item.clone() };
     let forged = send(inet(port), &[item.clone(), forged]);
-    assert_eq!(ask(&mut worker, &forged, &descriptors).unwrap(), Answer::NotServed);
+    assert_eq!(ask(&worker, &forged, &descriptors).unwrap(), Answer::NotServed);
     // The kernel would choose another destination than the one that was judged.
     let unspecified = raw_address(&Address::Inet { host: [0; 4].into(), port });
     let unspecified = send(unspecified, &[item]);
     let refused = Answer::Failed(libc::EACCES);
-    assert_eq!(ask(&mut worker, &unspecified, &descriptors).unwrap(), refused);
+    assert_eq!(ask(&worker, &unspecified, &descriptors).unwrap(), refused);
     monitor.end();
 }
 
@@ -296,14 +294,13 @@ fn the_worker_has_the_only_copies_once_a_request_is_answered() {
     let test = "opener::tests::the_worker_has_the_only_copies_once_a_request_is_answered";
     namespace::inside(test, || {
         let monitor = Monitor::start(ALL);
-        let mut worker = monitor.worker(16);
+        let worker = monitor.worker(16);
         let (connection, _client) = monitor.connection(16);
         // The kernel gives a port to one socket at a time. By itself it chooses process ids and negative numbers.
         let pid = 1_000_000_000 + std::process::id();
         let port = RawAddress::encode(&Address::Netlink { pid, groups: 0 });
         for _ in 0..1000 {
-            let (answer, made) =
-                ask_for_socket(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap();
+            let (answer, made) = ask_for_socket(&worker, &NETLINK, &[connection.as_fd()]).unwrap();
             assert_eq!(answer, Answer::Socket);
             let made = made.unwrap();
             socket::bind(made.as_fd(), &port).unwrap();
@@ -311,7 +308,7 @@ fn the_worker_has_the_only_copies_once_a_request_is_answered() {
             let next = socket::create(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
             socket::bind(next.as_fd(), &port).expect("the opener has no copy of what it made");
             let (left, right) = UnixStream::pair().unwrap();
-            ask(&mut worker, &mark(7), &[connection.as_fd(), left.as_fd()]).unwrap();
+            ask(&worker, &mark(7), &[connection.as_fd(), left.as_fd()]).unwrap();
             drop(left);
             let sent = message::send(right.as_fd(), b"to a closed peer", 0);
             assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EPIPE));
@@ -325,12 +322,12 @@ fn a_type_with_flags_is_not_served() {
     // libc marks it as deprecated, and the kernel serves it.
     const SOCK_PACKET: i32 = 10;
     let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     // The kernel makes a packet socket of each, and rules name neither type.
     for (domain, ty) in [(libc::AF_INET, SOCK_PACKET), (libc::AF_PACKET, libc::SOCK_RAW)] {
         let flagged = Request::Create { domain, ty: ty | libc::SOCK_NONBLOCK, protocol: 0 };
-        let answer = ask(&mut worker, &flagged, &[connection.as_fd()]).unwrap();
+        let answer = ask(&worker, &flagged, &[connection.as_fd()]).unwrap();
         assert_eq!(answer, Answer::Failed(libc::EINVAL));
     }
     monitor.end();
@@ -339,57 +336,57 @@ fn a_type_with_flags_is_not_served() {
 #[test]
 fn the_policy_of_the_opener_refuses_and_can_be_replaced() {
     let monitor = Monitor::start(NONE);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let both = [connection.as_fd(), udp.as_fd()];
     let name = || Request::SetHostname { name: "mine".to_owned() };
     let bind = Request::Bind { address: inet(81) };
     for (request, count) in [(NETLINK, 1), (name(), 1), (bind, 2), (mark(7), 2)] {
-        let answer = ask(&mut worker, &request, &both[..count]).unwrap();
+        let answer = ask(&worker, &request, &both[..count]).unwrap();
         assert!(matches!(answer, Answer::Refused(_)), "{request:?} {answer:?}");
     }
     let policy = ToOpener::Policy { generation: 2 };
     monitor.channel.send(&policy, &[memory(ALL).as_fd()]).unwrap();
     assert_eq!(monitor.next(), FromOpener::InForce { generation: 2 });
-    assert_eq!(ask(&mut worker, &NETLINK, &both[..1]).unwrap(), Answer::Socket);
+    assert_eq!(ask(&worker, &NETLINK, &both[..1]).unwrap(), Answer::Socket);
     monitor.end();
 }
 
 #[test]
 fn a_client_that_has_closed_its_connection_lends_its_name_to_nobody() {
     let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, client) = monitor.connection(16);
     drop(client);
-    assert_eq!(ask(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap(), Answer::HungUp);
+    assert_eq!(ask(&worker, &NETLINK, &[connection.as_fd()]).unwrap(), Answer::HungUp);
     monitor.end();
 }
 
 #[test]
 fn only_connections_of_the_worker_count() {
     let monitor = Monitor::start(ALL);
-    let (mut worker, mut other) = (monitor.worker(16), monitor.worker(17));
+    let (worker, other) = (monitor.worker(16), monitor.worker(17));
     let (connection, _client) = monitor.connection(16);
     let (ended, _client_of_ended) = monitor.connection(16);
     let cookie = socket::cookie(ended.as_fd()).unwrap();
     monitor.send(&ToOpener::Closed { worker: 16, cookie });
-    assert_eq!(ask(&mut worker, &NETLINK, &[ended.as_fd()]).unwrap(), Answer::HungUp);
+    assert_eq!(ask(&worker, &NETLINK, &[ended.as_fd()]).unwrap(), Answer::HungUp);
     // Once can be a race, twice is an attack.
-    assert_eq!(ask(&mut other, &NETLINK, &[connection.as_fd()]).unwrap(), Answer::HungUp);
-    assert!(ask(&mut other, &NETLINK, &[connection.as_fd()]).is_err());
+    assert_eq!(ask(&other, &NETLINK, &[connection.as_fd()]).unwrap(), Answer::HungUp);
+    assert!(ask(&other, &NETLINK, &[connection.as_fd()]).is_err());
     monitor.expect_nonsense(17);
-    assert_eq!(ask(&mut worker, &NETLINK, &[connection.as_fd()]).unwrap(), Answer::Socket);
+    assert_eq!(ask(&worker, &NETLINK, &[connection.as_fd()]).unwrap(), Answer::Socket);
     monitor.send(&ToOpener::Ended { worker: 16 });
     assert_eq!(monitor.next(), FromOpener::Forgotten);
-    assert!(ask(&mut worker, &NETLINK, &[connection.as_fd()]).is_err());
+    assert!(ask(&worker, &NETLINK, &[connection.as_fd()]).is_err());
     monitor.end();
 }
 
 #[test]
 fn what_no_capability_makes_possible_is_left_to_the_worker() {
     let monitor = Monitor::start(ALL);
-    let mut worker = monitor.worker(16);
+    let worker = monitor.worker(16);
     let (connection, _client) = monitor.connection(16);
     let tcp = socket::create(libc::AF_INET, libc::SOCK_STREAM, 0).unwrap();
     let both = [connection.as_fd(), tcp.as_fd()];
@@ -401,17 +398,17 @@ fn what_no_capability_makes_possible_is_left_to_the_worker() {
     };
     let connect = Request::Connect { address: inet(80) };
     for (request, count) in [(create, 1), (reuse, 2), (connect, 2)] {
-        let answer = ask(&mut worker, &request, &both[..count]).unwrap();
+        let answer = ask(&worker, &request, &both[..count]).unwrap();
         assert_eq!(answer, Answer::NotServed, "{request:?}");
     }
     // The facts of the socket count, whatever the worker takes it for.
     let unix = socket::create(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
     let bind = Request::Bind { address: inet(81) };
-    let on_unix = ask(&mut worker, &bind, &[connection.as_fd(), unix.as_fd()]).unwrap();
+    let on_unix = ask(&worker, &bind, &[connection.as_fd(), unix.as_fd()]).unwrap();
     assert_eq!(on_unix, Answer::NotServed);
     let host = std::net::Ipv6Addr::LOCALHOST;
     let six = raw_address(&Address::Inet6 { host, port: 81, flowinfo: 0, scope_id: 0 });
-    let other_family = ask(&mut worker, &Request::Bind { address: six }, &both).unwrap();
+    let other_family = ask(&worker, &Request::Bind { address: six }, &both).unwrap();
     assert_eq!(other_family, Answer::Failed(libc::EAFNOSUPPORT));
     monitor.end();
 }
@@ -419,7 +416,7 @@ fn what_no_capability_makes_possible_is_left_to_the_worker() {
 #[test]
 fn nonsense_ends_the_worker_and_no_other() {
     let monitor = Monitor::start(ALL);
-    let mut other = monitor.worker(1000);
+    let other = monitor.worker(1000);
     let (others, _client_of_other) = monitor.connection(1000);
     let file = File::open("/dev/null").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -453,24 +450,61 @@ fn nonsense_ends_the_worker_and_no_other() {
         descriptors.extend(further);
         record::send(worker.as_fd(), &bytes, &descriptors).unwrap();
         monitor.expect_nonsense(number);
-        assert_eq!(ask(&mut other, &NETLINK, &[others.as_fd()]).unwrap(), Answer::Socket);
+        assert_eq!(ask(&other, &NETLINK, &[others.as_fd()]).unwrap(), Answer::Socket);
     }
     monitor.end();
+}
+
+/// Whether a thread serves a worker.
+fn has_thread(worker: u64) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // One that ends meanwhile has no name.
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.into_iter().any(|name| name.trim() == format!("worker {worker}"))
+}
+
+/// The opener closes the copy of a connection without a timer, because the worker has another one.
+#[test]
+fn a_connection_whose_last_close_waits_holds_no_thread_longer_than_its_worker_lives() {
+    const WORKER: u64 = 4711;
+    let monitor = Monitor::start(ALL);
+    let worker = monitor.worker_socket(WORKER);
+    let (connection, client) = monitor.connection(WORKER);
+    let (lingering, _peer) = lingering();
+    stream::send_stream(client.as_fd(), &[IoSlice::new(b"x")], &[lingering.as_fd()]).unwrap();
+    let bytes = postcard::to_stdvec(&OpenerRequest::from(NETLINK)).unwrap();
+    record::send(worker.as_fd(), &bytes, &[connection.as_fd()]).unwrap();
+    // The opener has the last copy of both, unless it was quicker.
+    std::thread::spawn(move || drop((connection, lingering)));
+    let (began, longest) = (Instant::now(), Duration::from_secs(30));
+    monitor.send(&ToOpener::Ended { worker: WORKER });
+    while has_thread(WORKER) {
+        assert!(began.elapsed() < longest, "it waits for the peer");
+        std::thread::yield_now();
+    }
+    monitor.end();
+}
+
+/// A socket whose close waits a minute for its peer, and the peer.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    let linger = [1_i32.to_ne_bytes(), 60_i32.to_ne_bytes()].concat();
+    option::set_bytes(lingering.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
+    while message::send(lingering.as_fd(), &[0; 10_000], libc::MSG_DONTWAIT).is_ok() {}
+    (lingering, peer)
 }
 
 #[test]
 fn a_socket_that_lingers_does_not_delay_others() {
     let monitor = Monitor::start(ALL);
     let worker = monitor.worker_socket(16);
-    let mut other = monitor.worker(17);
+    let other = monitor.worker(17);
     let (connection, _client) = monitor.connection(16);
     let (others, _client_of_other) = monitor.connection(17);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (_peer, _) = listener.accept().unwrap();
-    let linger = [1_i32.to_ne_bytes(), 60_i32.to_ne_bytes()].concat();
-    option::set_bytes(lingering.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-    while message::send(lingering.as_fd(), &[0; 10_000], libc::MSG_DONTWAIT).is_ok() {}
+    let (lingering, _peer) = lingering();
     // The last descriptors are those of the opener, in a request and in a channel that it closes.
     let bytes = postcard::to_stdvec(&OpenerRequest::from(mark(1))).unwrap();
     let both = [connection.as_fd(), lingering.as_fd()];
@@ -480,7 +514,7 @@ fn a_socket_that_lingers_does_not_delay_others() {
     // In a thread, because this copy can be the last one after all.
     std::thread::spawn(move || drop(lingering));
     monitor.send(&ToOpener::Ended { worker: 16 });
-    assert_eq!(ask(&mut other, &NETLINK, &[others.as_fd()]).unwrap(), Answer::Socket);
+    assert_eq!(ask(&other, &NETLINK, &[others.as_fd()]).unwrap(), Answer::Socket);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     monitor.end();
 }
@@ -490,13 +524,13 @@ fn requests_on_one_channel_do_not_wait_for_those_on_the_other() {
     let monitor = Monitor::start(ALL);
     let [prompt, slow] = monitor.worker_sockets(16);
     let (connection, _client) = monitor.connection(16);
-    let mut prompt = OpenerChannel::over(prompt).unwrap();
+    let prompt = OpenerChannel::over(prompt, LONGEST).unwrap();
     let request = postcard::to_stdvec(&OpenerRequest::from(NETLINK)).unwrap();
     let both = [connection.as_fd()];
     // Nobody receives the answers to these.
     for _ in 0..64 {
         record::send(slow.as_fd(), &request, &both).unwrap();
-        assert_eq!(ask(&mut prompt, &NETLINK, &both).unwrap(), Answer::Socket);
+        assert_eq!(ask(&prompt, &NETLINK, &both).unwrap(), Answer::Socket);
     }
     monitor.end();
 }
@@ -512,8 +546,8 @@ fn a_worker_that_does_not_read_its_answers_ends_on_both_channels() {
         record::send(slow.as_fd(), &request, &[connection.as_fd()]).ok();
     }
     monitor.expect_nonsense(16);
-    let mut prompt = OpenerChannel::over(prompt).unwrap();
-    assert!(ask(&mut prompt, &NETLINK, &[connection.as_fd()]).is_err());
+    let prompt = OpenerChannel::over(prompt, LONGEST).unwrap();
+    assert!(ask(&prompt, &NETLINK, &[connection.as_fd()]).is_err());
     monitor.end();
 }
 

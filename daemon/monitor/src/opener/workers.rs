@@ -1,13 +1,14 @@
 //! The workers as the opener knows them: their principals and their connections.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::subject::Subject;
+use sockbroker_sys::prompt_close::Interrupter;
 use sockbroker_sys::{namespace, socket};
 
 use crate::channel::Channel;
@@ -34,6 +35,15 @@ pub(super) struct Worker {
     connections: Mutex<BTreeMap<u64, Option<Selected>>>,
     /// Whether it has named a connection that it does not have.
     has_strayed: AtomicBool,
+    threads: Mutex<Threads>,
+}
+
+/// The threads that serve a worker.
+#[derive(Debug, Default)]
+struct Threads {
+    interrupters: Vec<Interrupter>,
+    /// Whether the worker has ended.
+    over: bool,
 }
 
 /// The policy in force.
@@ -70,7 +80,13 @@ impl InForce {
 impl Worker {
     pub(super) fn new(number: u64, mut peer: WorkerPeer) -> Self {
         peer.groups.sort_unstable();
-        Self { number, peer, connections: Mutex::default(), has_strayed: AtomicBool::new(false) }
+        Self {
+            number,
+            peer,
+            connections: Mutex::default(),
+            has_strayed: AtomicBool::new(false),
+            threads: Mutex::default(),
+        }
     }
 
     pub(super) fn uid(&self) -> u32 {
@@ -99,9 +115,25 @@ impl Worker {
         self.has_strayed.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether a descriptor is a connection that the monitor passed to this worker.
-    pub(super) fn has(&self, connection: BorrowedFd<'_>) -> bool {
-        socket::cookie(connection).is_ok_and(|cookie| lock(&self.connections).contains_key(&cookie))
+    /// Whether this is the cookie of a connection that the monitor passed to this worker.
+    pub(super) fn has(&self, cookie: u64) -> bool {
+        lock(&self.connections).contains_key(&cookie)
+    }
+
+    /// Notes what interrupts a thread that serves it.
+    pub(super) fn add_thread(&self, interrupter: Interrupter) {
+        let mut threads = lock(&self.threads);
+        if threads.over {
+            interrupter.interrupt();
+        }
+        threads.interrupters.push(interrupter);
+    }
+
+    /// Ends closes of its threads that wait, also later ones.
+    pub(super) fn interrupt_threads(&self) {
+        let mut threads = lock(&self.threads);
+        threads.over = true;
+        threads.interrupters.iter().for_each(Interrupter::interrupt);
     }
 
     /// The subject of a connection. The gateway made those of a remote principal, so that the kernel reports nothing
@@ -123,11 +155,13 @@ impl Worker {
         if own { Ok(subject) } else { Err("it has a connection of another principal") }
     }
 
-    /// The rights at the other end of a connection.
-    pub(super) fn rights(&self, connection: impl Connection, in_force: &InForce) -> Named {
-        let Ok(cookie) = connection.cookie() else {
-            return Named::Nonsense("it named a file as a connection");
-        };
+    /// The rights at the other end of a connection with this cookie.
+    pub(super) fn rights(
+        &self,
+        connection: impl Connection,
+        cookie: u64,
+        in_force: &InForce,
+    ) -> Named {
         let mut connections = lock(&self.connections);
         let Some(known) = connections.get_mut(&cookie) else { return Named::Unknown };
         // A client that is gone lends its name to nobody.
@@ -154,9 +188,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a descriptor is a socket. Closing any other file can wait for its file system.
-pub(super) fn is_socket(descriptor: &OwnedFd) -> bool {
-    socket::cookie(descriptor.as_fd()).is_ok()
+/// The cookie of a descriptor that is a socket. Closing any other file can wait for its file system.
+pub(super) fn cookie(descriptor: &OwnedFd) -> Option<u64> {
+    socket::cookie(descriptor.as_fd()).ok()
 }
 
 /// Whether a descriptor is a network namespace, whose close does not wait either.

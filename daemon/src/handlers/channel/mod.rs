@@ -129,6 +129,7 @@ fn offer(
 ) -> ChannelOpened {
     let broker = call.broker();
     let token = broker.channels.add(pending, reserved, &broker.limits).text();
+    broker.sweeps.request();
     ChannelOpened {
         fd: false,
         r#type: entry.actual().ty,

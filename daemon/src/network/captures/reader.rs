@@ -70,6 +70,11 @@ impl Reader {
         Ok(running.insert(Arc::new(link)).clone())
     }
 
+    /// Whether the process runs, or is about to.
+    pub(super) fn is_running(&self) -> bool {
+        self.link.try_lock().map_or(true, |running| running.is_some())
+    }
+
     /// Ends the process if it had nothing to do for this time.
     pub(super) fn end_idle(&self, longest: Duration) {
         // A call that holds the lock uses the process.

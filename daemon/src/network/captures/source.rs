@@ -71,6 +71,11 @@ impl CaptureSource {
         }
     }
 
+    /// Whether that process runs.
+    pub fn is_running(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.is_running())
+    }
+
     /// Opens a capture. Returns when its ring is live.
     pub async fn open(
         &self,

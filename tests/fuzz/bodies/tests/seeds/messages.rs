@@ -1,5 +1,7 @@
 //! Messages between the processes of the broker.
 
+use std::time::Duration;
+
 use sockbroker_fuzz_bodies::messages::seed;
 use sockbroker_monitor::caller::message::{
     ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer, UnixCall,
@@ -64,7 +66,14 @@ pub(crate) fn of_workers() -> Vec<Seed> {
         ("worker-not-persisted", seed(0, &ToWorker::Kept(refused))),
         (
             "monitor-persist",
-            seed(1, &ToMonitor::Kept(FromKept::Persist { request, session: 9, linger_seconds: 5 })),
+            seed(
+                1,
+                &ToMonitor::Kept(FromKept::Persist {
+                    request,
+                    session: 9,
+                    linger: Duration::from_secs(5),
+                }),
+            ),
         ),
         ("monitor-received", seed(1, &ToMonitor::Received { number })),
         ("monitor-query-result", seed(1, &ToMonitor::QueryResult { number })),
