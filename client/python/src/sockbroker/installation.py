@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from .network_namespace import Namespace
 
 
-def install(mode: str | None = None, broker: str | None = None, netns: str | None = None) -> Settings:
+def install(
+    mode: str | None = None,
+    broker: str | None = None,
+    netns: str | None = None,
+    persist: bool | None = None,
+    reconnect_seconds: float | None = None,
+) -> Settings:
     """See `sockbroker.install`."""
-    client = process.configure(mode, broker, netns)
+    client = process.configure(mode, broker, netns, persist, reconnect_seconds)
     select_functions.install()
     os_functions.install()
     native_modules.watch()

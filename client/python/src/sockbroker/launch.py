@@ -7,10 +7,23 @@ import sys
 from collections.abc import Sequence
 
 from .environment import environment
-from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, URL_VARIABLE, check_mode, check_netns, endpoint, settings_of
+from .settings import (
+    DIRECT,
+    MODE_VARIABLE,
+    NETNS_VARIABLE,
+    PERSIST_VARIABLE,
+    RECONNECT_VARIABLE,
+    URL_VARIABLE,
+    check_mode,
+    check_netns,
+    check_seconds,
+    endpoint,
+    settings_of,
+)
 
 USAGE = """\
-usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
+usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] [--persist] [--reconnect-seconds SECONDS]
+                             (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
 
 Runs a Python program, and the Python programs that it starts, with brokered sockets.
 
@@ -24,6 +37,10 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
   --netns NAME   the network namespace of all new sockets but Unix ones, and of names: one of `ip netns list`, or
                  caller for that of the connection to the broker. Default: $SOCKBROKER_NETNS. Selects mode
                  mediated unless another option or $SOCKBROKER_MODE selects remote
+  --persist      sockets of the broker outlive its restart, upgrade and crash: calls wait until it returns. The policy
+                 must grant persist. Default: $SOCKBROKER_PERSIST, which is 1 for this option
+  --reconnect-seconds SECONDS
+                 how long calls wait then (default 30). Default: $SOCKBROKER_RECONNECT_SECONDS
   --version      print the version and exit
   --help         print this text and exit
 
@@ -43,8 +60,13 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         "--mode": (MODE_VARIABLE, check_mode),
         "--broker": (URL_VARIABLE, _check_url),
         "--netns": (NETNS_VARIABLE, check_netns),
+        "--reconnect-seconds": (RECONNECT_VARIABLE, _check_seconds),
     }
     while rest:
+        if rest[0] == "--persist":
+            del rest[0]
+            variables[PERSIST_VARIABLE] = "1"
+            continue
         name, equals, value = rest[0].partition("=")
         if name not in checks:
             break
@@ -60,7 +82,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise UsageError(str(error)) from None
     if URL_VARIABLE in variables and MODE_VARIABLE in variables:
         try:
-            settings_of(variables[URL_VARIABLE], variables[MODE_VARIABLE])
+            settings_of(variables[URL_VARIABLE], variables[MODE_VARIABLE], persist=PERSIST_VARIABLE in variables)
         except ValueError as error:
             raise UsageError(str(error)) from None
     if NETNS_VARIABLE in variables and variables.get(MODE_VARIABLE) == DIRECT:
@@ -71,6 +93,11 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _check_url(url: str) -> str:
     endpoint(url)
     return url
+
+
+def _check_seconds(text: str) -> str:
+    check_seconds(text)
+    return text
 
 
 def interpreter_options() -> list[str]:

@@ -8,10 +8,16 @@ from .settings import settings
 _default: Client | None = None
 
 
-def configure(mode: str | None = None, url: str | None = None, netns: str | None = None) -> Client:
+def configure(
+    mode: str | None = None,
+    url: str | None = None,
+    netns: str | None = None,
+    persist: bool | None = None,
+    reconnect_seconds: float | None = None,
+) -> Client:
     """Sets mode and broker for this process. Open sockets keep their session with another broker."""
     global _default
-    _default = Client(settings(mode, url, netns))
+    _default = Client(settings(mode, url, netns, persist, reconnect_seconds))
     return _default
 
 
