@@ -39,7 +39,7 @@ impl Connection {
     /// of the library, which are not attached.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
         let connection = Self::connect(global)?;
-        if let Some(token) = session_of(global) {
+        if let Some(token) = session_of(global).filter(|_| !global.persist) {
             connection.call("session.attach", json!({ "token": token }))?;
         }
         Ok(connection)
@@ -61,9 +61,12 @@ impl Connection {
             (Some(text), _) => {
                 let endpoint =
                     text.parse::<Endpoint>().map_err(|error| failure("--broker", &error))?;
-                Self::to_endpoint(&endpoint)
+                Self::to(Broker::connect_with(&endpoint, global.config()))
             }
-            (None, _) => Self::to(Broker::connect()),
+            (None, _) => Self::to(
+                Endpoint::find()
+                    .and_then(|endpoint| Broker::connect_with(&endpoint, global.config())),
+            ),
         }
     }
 
@@ -97,10 +100,14 @@ impl Connection {
             None => Endpoint::find(),
         };
         let endpoint = endpoint.map_err(|error| failure("--broker", &error))?;
-        let session = session_of(global);
+        let (session, config) = (session_of(global), global.config());
+        if config.is_persistent() && session.is_some() {
+            let text = "--persist opens a session of its own, and SOCKBROKER_SESSION names another one: unset it";
+            return Err(Failure::usage(text));
+        }
         Ok(move || match &session {
             Some(token) => Broker::attach_to(&endpoint, token),
-            None => Broker::connect_to(&endpoint),
+            None => Broker::connect_with(&endpoint, config),
         })
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use sockbroker_proto::handle::Handle;
+
 use crate::endpoint::Endpoint;
 
 /// The result of a call.
@@ -149,6 +151,18 @@ pub enum Error {
         /// How the connection ended.
         message: String,
     },
+    /// The broker was restarted during the call, and whether the call took effect is not known, or data were lost.
+    /// Only a session that outlives its process ([`Config::persist`](crate::Config::persist)) has this error: its
+    /// sockets remain usable.
+    #[error("{message}")]
+    Interrupted {
+        /// The call.
+        call: String,
+        /// The socket, if the call is one of a socket.
+        handle: Option<Handle>,
+        /// What is known.
+        message: String,
+    },
     /// No broker accepts connections.
     #[error("{}", connect_message(attempts))]
     Connect {
@@ -254,6 +268,7 @@ impl Error {
             Self::Method { .. } => io::ErrorKind::Unsupported,
             Self::Protocol { .. } => io::ErrorKind::InvalidData,
             Self::Disconnected { .. } => io::ErrorKind::BrokenPipe,
+            Self::Interrupted { .. } => io::ErrorKind::ConnectionAborted,
             other => match other.errno() {
                 Some(errno) => io::Error::from_raw_os_error(errno).kind(),
                 None => io::ErrorKind::Other,

@@ -32,6 +32,11 @@
 //! The broker resolves host names, with its own configuration. Paths of `AF_UNIX` are files of this
 //! process, see [`Address`]. [`blocking::Socket::into_owned_fd`] passes the real socket to this process:
 //! from then on the broker takes no part in it, and it is as fast as a native socket.
+//!
+//! # Restarts of the broker
+//!
+//! With [`Config::persist`] the sockets of a [`blocking::Broker`] or `asynchronous::Broker` outlive a crash, a restart and an
+//! upgrade of the broker, and calls that wait go on waiting. [`Error::Interrupted`] reports a call whose effect is not known.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +45,7 @@ mod call_timeout;
 mod ssh_target;
 mod tls_target;
 mod endpoint;
+mod config;
 mod error;
 mod discovery;
 mod host_files;
@@ -53,12 +59,14 @@ mod wire;
 mod dialer;
 mod request;
 mod operation;
+mod recovery;
 pub mod blocking;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
 
 pub use address::{Address, PacketAddress};
 pub use capture::{CaptureRequest, CapturedPacket};
+pub use config::Config;
 pub use constant::{Domain, Events, Flags, Protocol, Type};
 pub use dialer::Dialer;
 pub use discovery::Origin;

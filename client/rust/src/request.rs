@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use serde::{Serialize, Serializer};
 use sockbroker_proto::bytes::encode_base64;
+use sockbroker_proto::handle::Handle;
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -77,6 +78,14 @@ impl<'a, P: Serialize> Request<'a, P> {
     /// What the frame of the request announces.
     pub(crate) fn parts(&self, descriptors: usize) -> RequestParts<'_> {
         RequestParts { attachments: self.attachments.as_slice(), descriptors }
+    }
+}
+
+impl<'a> Request<'a, (Option<Handle>, Payload<'a>)> {
+    /// The rest of a `sendall` whose first part was sent.
+    pub(crate) fn of_rest(handle: Option<Handle>, data: &'a [u8]) -> Self {
+        let (payload, attachments) = PayloadEncoding::Attachments.encode(data);
+        Self::new("socket.sendall", (handle, payload)).with_attachments(attachments)
     }
 }
 

@@ -93,6 +93,7 @@ fn wrong_command_line_is_refused_before_connecting() {
             &["--json", "demo"],
             &["--session", "token", "nc", "127.0.0.1", "1"],
             &["--private", "completions", "bash"],
+            &["--persist", "completions", "bash"],
         ] {
             run(wrong).failure(2);
         }

@@ -12,6 +12,7 @@ mod failures;
 mod lists;
 mod nc;
 mod netns;
+mod persist;
 mod agent;
 mod pairs;
 mod watches;

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from .errors import BrokerError, Denied, FilterError
+from .errors import BrokerError, CallInterrupted, Denied, FilterError
 from .hints import TYPE_CHECKING
 from .settings import Settings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .replay import CaptureFile, ReplayResult
 
 __all__ = [
-    "Broker", "BrokerError", "Capture", "Denied", "FilterError", "Namespace", "Packet", "ReplayResult", "Settings",
+    "Broker", "BrokerError", "CallInterrupted", "Capture", "Denied", "FilterError", "Namespace", "Packet", "ReplayResult", "Settings",
     "capture", "connect", "install", "namespace", "replay",
 ]  # fmt: skip
 _CLASSES = {
@@ -34,21 +34,34 @@ __version__ = "0.1.0"
 
 
 def install(
-    mode: str | None = None, broker: str | None = None, netns: str | None = None, pair: str | None = None
+    mode: str | None = None,
+    broker: str | None = None,
+    netns: str | None = None,
+    pair: str | None = None,
+    persist: bool | None = None,
+    reconnect_seconds: float | None = None,
 ) -> Settings:
     """Makes `socket`, and every module that uses it, use the broker from now on in this process.
 
     Call this before other modules are imported: a module that has taken `socket.socket` before keeps the native
-    class. The arguments have the values of the options `--mode`, `--broker`, `--netns` and `--pair`; the environment
-    decides where they are missing. In remote mode this raises `BrokerError` if there is no broker, because the constants
+    class. The arguments have the values of the options `--mode`, `--broker`, `--netns`, `--pair`, `--persist` and
+    `--reconnect-seconds`; the environment decides where they are missing. In remote mode this raises `BrokerError` if
+    there is no broker, because the constants
     come from the broker; in the other modes the first call that needs the broker raises it.
     """
     from .installation import install as run  # the command line imports this package too, and needs no sockets
 
-    return run(mode, broker, netns, pair)
+    return run(mode, broker, netns, pair, persist, reconnect_seconds)
 
 
-def connect(url: str, mode: str | None = None, netns: str | None = None, pair: str | None = None) -> Broker:
+def connect(
+    url: str,
+    mode: str | None = None,
+    netns: str | None = None,
+    pair: str | None = None,
+    persist: bool = False,
+    reconnect_seconds: float = 30.0,
+) -> Broker:
     """Connects to a broker, whose sockets are those of the module `socket` of the result.
 
         with sockbroker.connect("ssh://lab7") as lab:
@@ -58,12 +71,13 @@ def connect(url: str, mode: str | None = None, netns: str | None = None, pair: s
     program keeps its sockets. `url` is `/path`, `unix:/path`, `ssh://[USER@]HOST[:PORT][/PATH]`, `tls://HOST[:PORT]` or
     `exec:COMMAND`.
     `mode` is `mediated` by default for a socket of this machine, else `remote`. `netns` is the network namespace of
-    new sockets. In mode `channel`, with `pair="tcp"`, descriptors are TCP sockets, not Unix sockets. Raises `BrokerError`
-    if there is no broker, and `ValueError` for wrong arguments.
+    new sockets. In mode `channel`, with `pair="tcp"`, descriptors are TCP sockets, not Unix sockets. With `persist`,
+    sockets outlive a restart of the broker, which calls wait for during `reconnect_seconds`; a call whose effect nobody
+    knows raises `CallInterrupted`. Raises `BrokerError` if there is no broker, and `ValueError` for wrong arguments.
     """
     from .broker import Broker as Made  # the command line imports this package too, and needs no sockets
 
-    return Made(url, mode, netns, pair)
+    return Made(url, mode, netns, pair, persist, reconnect_seconds)
 
 
 def capture(interface: Interfaces = None, filter: str | bytes = "", **options: Any) -> Capture:

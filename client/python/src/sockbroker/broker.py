@@ -26,9 +26,16 @@ class Broker:
     """A module with every constant, class and function of Python's `socket`, whose sockets are those of this broker."""
 
     def __init__(
-        self, url: str, mode: str | None = None, netns: str | None = None, pair: str | None = None
+        self,
+        url: str,
+        mode: str | None = None,
+        netns: str | None = None,
+        pair: str | None = None,
+        persist: bool = False,
+        reconnect_seconds: float = 30.0,
     ) -> None:
-        self._client = Client(settings_of(url, mode, netns, pair), has_own_timeout=True)
+        made = settings_of(url, mode, netns, pair, persist, reconnect_seconds)
+        self._client = Client(made, has_own_timeout=True)
         try:
             self._client.current()
             self.socket = _module(self._client)

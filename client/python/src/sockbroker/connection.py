@@ -7,6 +7,8 @@ another connection for the outcome of the call. `shared.py` has several calls in
 from __future__ import annotations
 
 import errno
+import select as _select
+import time
 from collections.abc import Sequence
 
 from . import frame, native, preamble
@@ -17,6 +19,8 @@ from .jsonrpc import Response, decode, decode_response, encode, encode_cancellat
 if TYPE_CHECKING:
     from .route import Route
 
+_poll = _select.poll
+_POLLIN = _select.POLLIN
 _FIRST_READ = 1 << 18
 _HEADER_BYTES = 1024
 _CLOEXEC = native.module.MSG_CMSG_CLOEXEC
@@ -33,7 +37,7 @@ class Connection:
     """A stream to the broker."""
 
     __slots__ = (
-        "stream", "is_ours", "number", "request",
+        "stream", "is_ours", "number", "epoch", "request",
         "_route", "_process", "_descriptors", "_method", "__weakref__",
     )  # fmt: skip
 
@@ -44,6 +48,8 @@ class Connection:
         self._method = ""
         self.number = -1
         """The number of the connection, which `call.resolve` takes."""
+        self.epoch = 0
+        """The number of the process that serves it."""
         self.request = 0
         """The id of the latest request."""
         self.stream, self._process = route.open()
@@ -52,6 +58,11 @@ class Connection:
 
     def begin(self, method: str, params: dict[str, Any]) -> Response:
         """The first call: attaches the connection to a session. Fails if the broker does not respond in time."""
+        self.begin_sending(method, params)
+        return self.finish_beginning()
+
+    def begin_sending(self, method: str, params: dict[str, Any]) -> None:
+        """Sends the first call. `finish_beginning` must follow."""
         self.stream.settimeout(self._route.answer_seconds)
         params = {**params, "attachments": True}
         if not self._route.endpoint.passes_descriptors:
@@ -68,10 +79,14 @@ class Connection:
                 raise self._lost(error) from None
         if unsent is not None:
             raise unsent
+
+    def finish_beginning(self) -> Response:
+        """Waits for the response to the first call."""
         response = self.receive()
         self.stream.settimeout(None)
         if response.error is None:
             self.number = response.value["connection"]
+            self.epoch = response.value.get("epoch", 0)
         return response
 
     def send(
@@ -205,6 +220,12 @@ class Connection:
         if process is not None:
             process.kill()
             process.wait()
+
+    def is_readable_by(self, deadline: float) -> bool:
+        """Waits until the broker has sent something or closed the connection. Returns whether it has by then."""
+        poll = _poll()
+        poll.register(self.stream.fileno(), _POLLIN)
+        return bool(poll.poll(max(0, round((deadline - time.monotonic()) * 1000))))
 
     def shut_down(self) -> None:
         """Ends the connection for a thread that uses it, which must close it."""

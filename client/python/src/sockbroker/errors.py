@@ -41,6 +41,20 @@ class BrokerError(OSError):
         super().__init__(errno.ENETDOWN, message)
 
 
+class CallInterrupted(ConnectionAbortedError):
+    """The broker was restarted during a call, and whether the call took effect is not known, or data were lost.
+
+    Only a session with `persist` raises it. The socket remains usable. `call` is the call, `handle` the number of the
+    socket in the broker, if the call is one of a socket.
+    """
+
+    def __init__(self, call: str, handle: int | None, what: str) -> None:
+        on = "" if handle is None else f" of socket {handle}"
+        super().__init__(errno.ECONNABORTED, f"the broker was restarted during {call}{on}: {what}")
+        self.call = call
+        self.handle = handle
+
+
 class ArgumentError(Exception):
     """The broker refused an argument. `exception` is what the caller gets if CPython finds nothing wrong."""
 

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def install(
-    mode: str | None = None, broker: str | None = None, netns: str | None = None, pair: str | None = None
+    mode: str | None = None,
+    broker: str | None = None,
+    netns: str | None = None,
+    pair: str | None = None,
+    persist: bool | None = None,
+    reconnect_seconds: float | None = None,
 ) -> Settings:
     """See `sockbroker.install`."""
-    client = process.configure(mode, broker, netns, pair)
+    client = process.configure(mode, broker, netns, pair, persist, reconnect_seconds)
     select_functions.install()
     os_functions.install()
     native_modules.watch()

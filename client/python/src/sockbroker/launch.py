@@ -7,12 +7,26 @@ import sys
 from collections.abc import Sequence
 
 from .environment import environment
-from .settings import DIRECT, MODE_VARIABLE, NETNS_VARIABLE, PAIR_VARIABLE, URL_VARIABLE
-from .settings import check_mode, check_netns, check_pair, endpoint, settings_of
+from .settings import (
+    DIRECT,
+    MODE_VARIABLE,
+    NETNS_VARIABLE,
+    PAIR_VARIABLE,
+    PERSIST_VARIABLE,
+    RECONNECT_VARIABLE,
+    URL_VARIABLE,
+    check_mode,
+    check_netns,
+    check_pair,
+    check_seconds,
+    endpoint,
+    settings_of,
+)
 
 USAGE = """\
-usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] [--pair PAIR]
-                          (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
+usage: python3 -m sockbroker [--mode MODE] [--broker URL] [--netns NAME] [--pair PAIR] [--persist]
+                             [--reconnect-seconds SECONDS]
+                             (SCRIPT | -m MODULE | -c CODE) [ARGUMENT ...]
 
 Runs a Python program, and the Python programs that it starts, with brokered sockets.
 
@@ -28,6 +42,10 @@ Runs a Python program, and the Python programs that it starts, with brokered soc
                  mediated unless another option or $SOCKBROKER_MODE selects remote
   --pair PAIR    what descriptors are in mode channel with ssh: and tls:, unix (default) or tcp, for programs that
                  need TCP sockets, such as uvloop. Default: $SOCKBROKER_PAIR
+  --persist      sockets of the broker outlive its restart, upgrade and crash: calls wait until it returns. The policy
+                 must grant persist. Default: $SOCKBROKER_PERSIST, which is 1 for this option
+  --reconnect-seconds SECONDS
+                 how long calls wait then (default 30). Default: $SOCKBROKER_RECONNECT_SECONDS
   --version      print the version and exit
   --help         print this text and exit
 
@@ -48,8 +66,13 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         "--broker": (URL_VARIABLE, _check_url),
         "--netns": (NETNS_VARIABLE, check_netns),
         "--pair": (PAIR_VARIABLE, check_pair),
+        "--reconnect-seconds": (RECONNECT_VARIABLE, _check_seconds),
     }
     while rest:
+        if rest[0] == "--persist":
+            del rest[0]
+            variables[PERSIST_VARIABLE] = "1"
+            continue
         name, equals, value = rest[0].partition("=")
         if name not in checks:
             break
@@ -65,7 +88,12 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise UsageError(str(error)) from None
     if URL_VARIABLE in variables and MODE_VARIABLE in variables:
         try:
-            settings_of(variables[URL_VARIABLE], variables[MODE_VARIABLE], pair=variables.get(PAIR_VARIABLE))
+            settings_of(
+                variables[URL_VARIABLE],
+                variables[MODE_VARIABLE],
+                pair=variables.get(PAIR_VARIABLE),
+                persist=PERSIST_VARIABLE in variables,
+            )
         except ValueError as error:
             raise UsageError(str(error)) from None
     if NETNS_VARIABLE in variables and variables.get(MODE_VARIABLE) == DIRECT:
@@ -76,6 +104,11 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _check_url(url: str) -> str:
     endpoint(url)
     return url
+
+
+def _check_seconds(text: str) -> str:
+    check_seconds(text)
+    return text
 
 
 def interpreter_options() -> list[str]:

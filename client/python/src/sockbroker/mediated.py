@@ -82,6 +82,8 @@ class MediatedSocket(BrokeredSocket):
         """The descriptor, or a pseudo descriptor, which `select` and `poll` of this package accept."""
         handle = self._handle
         if handle is None or self._has_descriptor():
+            if handle is not None:
+                handle.session.note_shared(handle.number)
             return native.Socket.fileno(self)  # type: ignore[no-any-return]
         return handle.pseudo_descriptor()
 

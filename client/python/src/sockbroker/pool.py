@@ -24,6 +24,7 @@ from .identity import Identity
 from .shared import SharedConnection, in_thread_of_a_connection
 
 if TYPE_CHECKING:
+    from .jsonrpc import Response
     from .route import Route
 
 _MAX_IDLE = 16
@@ -42,9 +43,13 @@ _QUICK = frozenset(
 class Pool:
     """An anchor connection, which keeps the session alive, and connections for calls."""
 
-    def __init__(self, route: Route, clone: tuple[str, Connection] | None = None) -> None:
+    def __init__(
+        self, route: Route, clone: tuple[str, Connection] | None = None, persists: bool = False
+    ) -> None:
         """Opens a session, or continues a clone of one. Raises `BrokerError` if there is no broker."""
         self.route = route
+        self.persists = persists
+        """Whether the session outlives the process that serves it. Then the loss of connections does not end it."""
         self.ended = False
         self.is_closed = False
         """Whether this program has ended the session."""
@@ -61,12 +66,14 @@ class Pool:
         self._anchor_user = -1
         self._opening: list[int] = []
         """The threads that are opening a connection."""
+        self._attaching: Connection | None = None
+        """A connection whose first call the broker has not answered yet, after the loss of the others."""
         self._opener = -1
         """The thread that is opening a connection to share."""
         self._token = ""
         if clone is None:
             self._anchor = self._connect()
-            self._token = self._attach(self._anchor, "session.open", {})["token"]
+            self._token = self._attach(self._anchor, "session.open", {"persist": True} if persists else {})["token"]
         else:
             self._token, self._anchor = clone
             self._connections.add(self._anchor)
@@ -94,6 +101,8 @@ class Pool:
     def _take_another(self, method: str) -> Connection | None:
         if self.is_stale():
             return None
+        if self.persists and not self._is_anchor_alive(0):
+            raise self.error()
         present = len(self._connections) + len(self._opening)
         if present == 1 and method in _QUICK and self._anchor.is_ours():
             with contextlib.suppress(IndexError):
@@ -150,17 +159,20 @@ class Pool:
         except BaseException:
             self.drop(connection)
             raise
+        return self._attached(connection, response)
+
+    def _attached(self, connection: Connection, response: Response) -> Any:
         if response.error is None:
             return response.value
         self.drop(connection)
         if (response.error.get("data") or {}).get("kind") == "session":
-            self.note_end()  # another broker has started there, which does not have this session
+            self.note_end(True)  # another broker has started there, which does not have this session
             raise self.error()
         raise errors.exception(response.error)
 
     def drop(self, connection: Connection) -> None:
         """Closes a connection. Replaces it if it is the anchor."""
-        if connection is self._anchor and self._token and not self.ended:
+        if connection is self._anchor and self._token and not self.ended and not self.persists:
             try:
                 self._anchor = self._open_another()
             except OSError:
@@ -196,16 +208,75 @@ class Pool:
         poll.register(self._anchor.fileno(), 0)
         return not poll.poll(milliseconds) and not self.ended
 
+    # The end of the process that serves a session which outlives it.
+
+    def epoch(self) -> int:
+        """The number of the process that serves the session."""
+        return self._anchor.epoch
+
+    def is_anchor_alive(self) -> bool:
+        """Whether the broker has not closed the anchor."""
+        return self._is_anchor_alive(0)
+
+    def attach_by(self, deadline: float) -> Connection:
+        """A further connection to the session, if the broker responds by then. Raises `BrokerError` otherwise.
+
+        A later call continues to wait for the same response. The request of a connection that this process abandons can
+        be the first that the next broker reads, and its session would end with the connection.
+        """
+        connection = self._attaching
+        if connection is None:
+            connection = self._attaching = self._connect()
+            try:
+                connection.begin_sending("session.attach", {"token": self._token})
+            except BaseException:
+                self._attaching = None
+                self.drop(connection)
+                raise
+        if not connection.is_readable_by(deadline):
+            raise BrokerError(f"the broker at {self.route.endpoint} has not answered yet")
+        self._attaching = None
+        try:
+            response = connection.finish_beginning()
+        except BaseException:
+            self.drop(connection)
+            raise
+        self._attached(connection, response)
+        return connection
+
+    def replace_anchor(self, connection: Connection) -> None:
+        """Keeps the session open by another connection. Those of the ended process close."""
+        ended, self._anchor = self._anchor, connection
+        is_free = ended in self._free_anchor
+        self._free_anchor.clear()
+        self._free_anchor.append(connection)
+        with contextlib.suppress(IndexError):
+            while True:
+                self.drop(self._idle.pop())
+        for shared in [shared for shared in self._shared if shared.carries(ended)]:
+            self._shared.remove(shared)
+            shared.end()
+        self._connections.discard(ended)
+        if is_free:
+            ended.close()
+        else:
+            ended.shut_down()  # the thread that uses it closes it
+
     def has_anchor(self) -> bool:
         """Whether the session has an anchor. Replaces one whose descriptor the program has closed."""
         if not self.ended and not self._anchor.is_ours():
             self.drop(self._anchor)
         return not self.is_cut_off
 
-    def note_end(self) -> None:
-        """Marks the session as ended."""
+    def note_end(self, is_certain: bool = False) -> None:
+        """Marks the session as ended, unless it outlives the process that serves it."""
+        if self.persists and not is_certain:
+            return
         self.ended = True
         if self.is_closed:
+            return
+        if self.persists:
+            self._end = "did not outlive the broker, whose service manager may keep no sockets; create the socket again"
             return
         explanation = self.route.explanation()
         if explanation:
@@ -237,6 +308,8 @@ class Pool:
                         continue
                     if not self._is_anchor_alive(0):
                         self.note_end()
+                        if self.persists:
+                            raise self.error()
                     if self.ended or self._anchor_user == threading.get_ident():
                         raise self.error()
                     is_waiting = True  # a short call of another thread has the anchor

@@ -9,11 +9,16 @@ _default: Client | None = None
 
 
 def configure(
-    mode: str | None = None, url: str | None = None, netns: str | None = None, pair: str | None = None
+    mode: str | None = None,
+    url: str | None = None,
+    netns: str | None = None,
+    pair: str | None = None,
+    persist: bool | None = None,
+    reconnect_seconds: float | None = None,
 ) -> Client:
     """Sets mode and broker for this process. Open sockets keep their session with another broker."""
     global _default
-    _default = Client(settings(mode, url, netns, pair))
+    _default = Client(settings(mode, url, netns, pair, persist, reconnect_seconds))
     return _default
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 import select as _select
 import sys
+import time
 from collections.abc import Mapping
 
 from . import handle
@@ -103,6 +104,7 @@ def _wait_for_all(
         return _wait_natively(native, seconds)
     (session, handles), *others = sessions
     ready: Events = []
+    deadline = None if seconds is None else time.monotonic() + seconds
     try:
         with session.pending("socket.poll", [_request(handles), seconds]) as pending:
             response = pending.fileno()
@@ -110,6 +112,8 @@ def _wait_for_all(
             found = pending.finish() if any(number == response for number, _ in ready) else pending.cancel()
             ready = [(number, events) for number, events in ready if number != response]
     except BrokerError:
+        if session.recovers():
+            return _wait_for_all(sessions, native, None if deadline is None else max(0.0, deadline - time.monotonic()))
         return [item for item in ready if item[0] in native or _asked(item[0]) is not None] + _gone(handles)
     return ready + _named(found, handles)
 

@@ -18,6 +18,7 @@ from .shared import in_thread_of_a_connection
 
 if TYPE_CHECKING:
     from .client import Client
+    from .persistence import Persistence
     from .route import Route
 
 _MAX_PART = 1 << 22
@@ -53,7 +54,9 @@ class Session:
         """The number of its open captures, which a child process does not get."""
         self._clone: tuple[str, Any] | None = None
         self._clone_failure = ""
-        self._pool = Pool(route)
+        self._persistence: Persistence | None = None
+        """What repeats calls, if the session outlives the process that serves it."""
+        self._use(Pool(route, None, client.settings.persist))
         # This call also opens a first connection for calls. The anchor alone would make them slower.
         limits = self.call("session.limits", []).value
         self.max_receive: int = limits["receive_bytes"]["value"]
@@ -63,6 +66,14 @@ class Session:
         timeout = client.default_timeout()
         if timeout is not None:
             self.call("socket.setdefaulttimeout", [timeout])
+
+    def _use(self, pool: Pool) -> None:
+        self._pool = pool
+        self._persistence = None
+        if pool.persists:
+            from .persistence import Persistence  # for this option alone
+
+            self._persistence = Persistence(self, pool, self.client.settings.reconnect_seconds)
 
     @property
     def passes_descriptors(self) -> bool:
@@ -106,6 +117,10 @@ class Session:
         If the exception of a signal handler interrupts the call, this cancels it. If the broker had already done
         the call, this passes the response to `undelivered`.
         """
+        if self._persistence is not None:
+            return self._persistence.call(
+                method, params, attachments, descriptors, expected_bytes, takes_descriptors, undelivered, before
+            )
         connection = self._pool.take(method)
         if connection is None:
             return checked(self._call_shared(Call(method, params, attachments, descriptors, before), undelivered))
@@ -126,7 +141,7 @@ class Session:
         except BaseException:
             self._pool.drop(connection)
             if undelivered is not None:
-                self._fetch_outcome(number, request, undelivered)
+                self.fetch_outcome(number, request, undelivered)
             raise
         self._pool.give_back(connection)
         return checked(response)
@@ -148,6 +163,15 @@ class Session:
             raise
         self._pool.give_back(connection)
 
+    def recovers(self) -> bool:
+        """Returns to the broker after the loss of a connection, if the session outlives that."""
+        return self._persistence is not None and self._persistence.recovers()
+
+    def note_shared(self, handle: int | None) -> None:
+        """Records that the program can use a socket by its descriptor from now on."""
+        if self._persistence is not None:
+            self._persistence.forget_position(handle)
+
     def follow_identity(self) -> None:
         """Restricts the session to what every user may do, if this process has given up its rights.
 
@@ -157,7 +181,7 @@ class Session:
             self.call("session.restrict", {"filters": _UNPRIVILEGED})
             self.is_restricted = True
 
-    def _fetch_outcome(self, number: int, request: int, undelivered: Any) -> None:
+    def fetch_outcome(self, number: int, request: int, undelivered: Any) -> None:
         """Asks the broker for the outcome of a call whose connection was dropped."""
         try:
             params = {"connection": number, "request": request}
@@ -205,6 +229,9 @@ class Session:
             return
         try:
             checked(anchor.begin("session.attach", {"token": token}))
+            if self._persistence is not None:
+                anchor.send("session.open", {"persist": True})
+                checked(anchor.receive())
         except (OSError, RuntimeError) as error:
             self._clone_failure = str(error)
             anchor.close()
@@ -224,5 +251,5 @@ class Session:
         self._pool.leave(f"could not be cloned for this child process: {failure}" if failure else "")
         if clone is not None:
             before = self._pool
-            self._pool = Pool(before.route, clone)
+            self._use(Pool(before.route, clone, before.persists))
             self._pool.identity = before.identity

@@ -24,6 +24,10 @@ MODE_VARIABLE = "SOCKBROKER_MODE"
 PAIR_VARIABLE = "SOCKBROKER_PAIR"
 URL_VARIABLE = "SOCKBROKER"
 NETNS_VARIABLE = "SOCKBROKER_NETNS"
+PERSIST_VARIABLE = "SOCKBROKER_PERSIST"
+RECONNECT_VARIABLE = "SOCKBROKER_RECONNECT_SECONDS"
+
+_RECONNECT_SECONDS = 30.0
 
 CALLER = "caller"
 """The network namespace in which this process connected to the broker."""
@@ -54,7 +58,13 @@ class Endpoint(namedtuple("Endpoint", ("path", "command", "ssh", "tls"), default
         return "exec:" + shlex.join(self.command)
 
 
-class Settings(namedtuple("Settings", ("mode", "endpoint", "netns", "pair"), defaults=(UNIX,))):
+class Settings(
+    namedtuple(
+        "Settings",
+        ("mode", "endpoint", "netns", "pair", "persist", "reconnect_seconds"),
+        defaults=(UNIX, False, 30.0),
+    )
+):
     """How sockets use a broker."""
 
     __slots__ = ()
@@ -64,6 +74,18 @@ class Settings(namedtuple("Settings", ("mode", "endpoint", "netns", "pair"), def
     """The network namespace of new sockets; `None` for that of the broker, and in direct mode for that of this process."""
     pair: str
     """What descriptors are in mode `channel`: `unix` or `tcp`."""
+    persist: bool
+    """Whether sockets outlive the processes of the broker."""
+    reconnect_seconds: float
+    """How long calls wait for the broker to return, with `persist`."""
+
+
+def check_seconds(text: float | str) -> float:
+    """A number of seconds. Raises `ValueError` for anything else."""
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"reconnect_seconds is {text}: use a number of seconds that is not negative")
+    return seconds
 
 
 def check_netns(name: str) -> str:
@@ -135,29 +157,47 @@ def check_pair(pair: str) -> str:
 
 
 def settings(
-    mode: str | None = None, url: str | None = None, netns: str | None = None, pair: str | None = None
+    mode: str | None = None,
+    url: str | None = None,
+    netns: str | None = None,
+    pair: str | None = None,
+    persist: bool | None = None,
+    reconnect_seconds: float | None = None,
 ) -> Settings:
     """The arguments; the environment where an argument is missing; else the defaults."""
     environment = os.environ
     place = endpoint(url or environment.get(URL_VARIABLE) or default_url())
     netns = netns or environment.get(NETNS_VARIABLE) or None
+    if persist is None:
+        persist = environment.get(PERSIST_VARIABLE) == "1"
+    if reconnect_seconds is None:
+        reconnect_seconds = check_seconds(environment.get(RECONNECT_VARIABLE) or _RECONNECT_SECONDS)
     pair = pair or environment.get(PAIR_VARIABLE) or UNIX
     default = MEDIATED if netns is not None else DIRECT
-    return _checked(mode or environment.get(MODE_VARIABLE) or _mode_of(place, default), place, netns, pair)
+    chosen = mode or environment.get(MODE_VARIABLE) or _mode_of(place, default)
+    return _checked(Settings(chosen, place, netns, pair, persist, reconnect_seconds))
 
 
-def settings_of(url: str, mode: str | None = None, netns: str | None = None, pair: str | None = None) -> Settings:
+def settings_of(
+    url: str,
+    mode: str | None = None,
+    netns: str | None = None,
+    pair: str | None = None,
+    persist: bool = False,
+    reconnect_seconds: float = _RECONNECT_SECONDS,
+) -> Settings:
     """The settings of another broker than that of the process. The environment has no effect."""
     place = endpoint(url)
-    return _checked(mode or _mode_of(place, MEDIATED), place, netns, pair or UNIX)
+    return _checked(Settings(mode or _mode_of(place, MEDIATED), place, netns, pair or UNIX, persist, reconnect_seconds))
 
 
 def _mode_of(place: Endpoint, default: str) -> str:
     return default if place.passes_descriptors else REMOTE
 
 
-def _checked(mode: str, place: Endpoint, netns: str | None, pair: str) -> Settings:
+def _checked(made: Settings) -> Settings:
     """Raises `ValueError` for settings that do not fit together."""
+    mode, place, netns = made.mode, made.endpoint, made.netns
     has_agent = mode == CHANNEL and (place.ssh is not None or place.tls is not None)
     if check_mode(mode) != REMOTE and not place.passes_descriptors and not has_agent:
         way = "ssh" if place.ssh else "TLS" if place.tls else "a command"
@@ -165,7 +205,11 @@ def _checked(mode: str, place: Endpoint, netns: str | None, pair: str) -> Settin
     if netns is not None and mode == DIRECT:
         text = "in mode direct this process makes its sockets itself: use mediated, remote or channel"
         raise ValueError(f"cannot use the network namespace {netns!r}: {text}")
-    if check_pair(pair) != UNIX and not has_agent:
+    if check_pair(made.pair) != UNIX and not has_agent:
         text = "it is for mode channel with ssh: and tls:; a broker of this machine passes the sockets themselves in mode mediated"
-        raise ValueError(f"cannot use pair {pair} with the broker at {place} in mode {mode}: {text}")
-    return Settings(mode, place, netns, pair)
+        raise ValueError(f"cannot use pair {made.pair} with the broker at {place} in mode {mode}: {text}")
+    if made.persist and mode == CHANNEL:
+        raise ValueError("cannot use persist in mode channel: a channel ends with the process that serves it; use remote")
+    if made.persist and place.command:
+        raise ValueError("cannot use persist with exec: a command may not lead to the same broker again; use a path or ssh")
+    return made._replace(reconnect_seconds=check_seconds(made.reconnect_seconds))

@@ -3,18 +3,22 @@
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use sockbroker_proto::api::session::Opened;
 use sockbroker_proto::handle::Handle;
 use tokio::task::JoinSet;
 
 use super::connection::Connection;
 use super::dropped::DroppedCall;
 use super::pending::PendingCall;
+use super::persistent::{Persistent, open_params};
+use crate::blocking::attach::Link;
 use crate::call_timeout::CallTimeout;
+use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::operation::{self, Operation};
@@ -54,7 +58,7 @@ enum Carrier {
     None,
     /// The broker, or a program that leads to it.
     Child(#[expect(dead_code, reason = "its end ends the process")] ChildBroker),
-    Forward(#[expect(dead_code, reason = "its end ends ssh")] ssh::Forward),
+    Forward(ssh::Forward),
     Program(ssh::Program),
 }
 
@@ -83,13 +87,45 @@ impl Broker {
     /// within ten seconds, [`Error::Protocol`] if the peer is not a broker. Logging in with ssh may take 45 seconds, and
     /// 150 at a terminal.
     pub async fn connect_to(endpoint: &Endpoint) -> Result<Self> {
+        Self::connect_with(endpoint, Config::new()).await
+    }
+
+    /// Connects to a broker with options: with [`Config::persist`], sockets outlive the processes of the broker.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::connect_to`]; [`Error::Denied`] if the policy does not grant `persist`,
+    /// [`Error::Endpoint`] if the endpoint cannot be connected to again.
+    pub async fn connect_with(endpoint: &Endpoint, config: Config) -> Result<Self> {
+        if config.is_persistent() {
+            Link::check(endpoint)?;
+        }
         if let Endpoint::Stdio(words) = endpoint {
             return Self::start(child::command_of(words), endpoint.is_relayed()).await;
         }
         let owned = endpoint.clone();
         let connecting = tokio::task::spawn_blocking(move || Self::open(&owned));
         let (stream, carrier) = connecting.await.map_err(Error::disconnected)??;
-        Self::over(stream, endpoint.clone(), carrier, endpoint.is_relayed()).await
+        let local = match &carrier {
+            Carrier::Forward(forward) => Endpoint::Unix(forward.socket()),
+            Carrier::None | Carrier::Child(_) | Carrier::Program(_) => endpoint.clone(),
+        };
+        let is_relayed = endpoint.is_relayed();
+        let link = config.is_persistent().then(|| Link {
+            endpoint: endpoint.clone(),
+            local,
+            is_relayed,
+            token: OnceLock::new(),
+            reconnect: config.reconnect(),
+        });
+        if let (Some(_), Carrier::Program(_)) = (&link, &carrier) {
+            return Err(Error::Endpoint {
+                message: format!(
+                    "`persist` requires that sshd forwards sockets, which {endpoint} does not"
+                ),
+            });
+        }
+        Self::over(stream, endpoint.clone(), carrier, is_relayed, link).await
     }
 
     /// Connects, and starts ssh if the endpoint needs it. Blocks.
@@ -129,7 +165,7 @@ impl Broker {
     async fn start(command: Command, is_relayed: bool) -> Result<Self> {
         let endpoint = child::endpoint_of(&command);
         let (stream, child) = child::spawn(command)?;
-        Self::over(stream, endpoint, Carrier::Child(child), is_relayed).await
+        Self::over(stream, endpoint, Carrier::Child(child), is_relayed, None).await
     }
 
     async fn over(
@@ -137,8 +173,10 @@ impl Broker {
         endpoint: Endpoint,
         carrier: Carrier,
         is_relayed: bool,
+        link: Option<Link>,
     ) -> Result<Self> {
-        let connection = Connection::over(stream, Framing::of(&endpoint), is_relayed);
+        let persistent = link.map(Persistent::new);
+        let connection = Connection::over(stream, Framing::of(&endpoint), is_relayed, persistent);
         let connection = Arc::new(connection.map_err(Error::disconnected)?);
         let mut task = JoinSet::new();
         let served = Arc::clone(&connection);
@@ -168,6 +206,12 @@ impl Broker {
 
     /// Refuses descriptors if they are lost on the way, and checks that the peer is a broker.
     async fn first_calls(&self, is_relayed: bool) -> Result<()> {
+        if let Some(persistent) = self.inner.connection.persistent() {
+            let open = operation::named("session.open", open_params(is_relayed));
+            let Opened { token, connection, epoch, .. } = self.run(open).await?;
+            persistent.opened(token, (connection, epoch));
+            return Ok(());
+        }
         if is_relayed {
             match self.call("session.open", json!({ "descriptors": false })).await {
                 // Without the grant for sessions it takes effect too.
@@ -273,6 +317,6 @@ impl Broker {
 
     /// Closes a handle. The request follows all earlier requests.
     pub(super) fn close_without_waiting(&self, handle: Handle) {
-        self.inner.connection.notify("socket.close", &(handle,));
+        self.inner.connection.close(handle);
     }
 }

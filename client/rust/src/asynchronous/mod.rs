@@ -29,7 +29,9 @@
 
 mod send_queue;
 mod dropped;
+mod persistent;
 mod connection;
+mod reconnect;
 mod pending;
 mod broker;
 mod stream_state;

@@ -17,7 +17,7 @@ use crate::wire::response::OwnedResponse;
 pub(super) struct PendingCall {
     connection: Arc<Connection>,
     id: u64,
-    response: oneshot::Receiver<OwnedResponse>,
+    response: oneshot::Receiver<Result<OwnedResponse>>,
     /// What happens if the future is dropped; `None` when it has completed.
     on_drop: Option<DroppedCall>,
 }
@@ -25,7 +25,7 @@ pub(super) struct PendingCall {
 impl PendingCall {
     pub(super) fn new(
         connection: &Arc<Connection>,
-        (id, response): (u64, oneshot::Receiver<OwnedResponse>),
+        (id, response): (u64, oneshot::Receiver<Result<OwnedResponse>>),
         on_drop: DroppedCall,
     ) -> Self {
         Self { connection: Arc::clone(connection), id, response, on_drop: Some(on_drop) }
@@ -49,7 +49,7 @@ impl Future for PendingCall {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = std::task::ready!(Pin::new(&mut self.response).poll(context));
         self.on_drop = None;
-        Poll::Ready(response.map_err(|_ended| self.connection.end_reason()))
+        Poll::Ready(response.unwrap_or_else(|_ended| Err(self.connection.end_reason())))
     }
 }
 

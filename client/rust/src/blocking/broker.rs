@@ -12,8 +12,10 @@ use sockbroker_proto::handle::Handle;
 
 use super::cancellation::CancellationToken;
 use super::connection::Connection;
+use super::persistent::Persistent;
 use super::pool::{Carrier, Pool};
 use crate::call_timeout::CallTimeout;
+use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -21,9 +23,6 @@ use crate::operation::{self, Operation};
 use crate::request::PayloadEncoding;
 use crate::wire::child;
 use crate::wire::framing::Framing;
-
-/// How long the broker may take to answer a request to cancel a call.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A broker, and a session with it.
 ///
@@ -36,6 +35,8 @@ pub struct Broker {
 
 struct Inner {
     pool: Pool,
+    /// What repeats calls, if the session outlives its process.
+    persistent: Option<Persistent>,
     endpoint: Endpoint,
     payload_encoding: PayloadEncoding,
     call_timeout: CallTimeout,
@@ -71,7 +72,20 @@ impl Broker {
         if let Endpoint::Stdio(words) = endpoint {
             return Self::start(child::command_of(words), endpoint.is_relayed());
         }
-        Ok(Self::new(Pool::connect(endpoint, None)?, endpoint.clone()))
+        Self::connect_with(endpoint, Config::new())
+    }
+
+    /// Connects to a broker with options: with [`Config::persist`], sockets outlive the processes of the broker.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::connect_to`]; [`Error::Denied`] if the policy does not grant `persist`,
+    /// [`Error::Endpoint`] if the endpoint cannot be connected to again.
+    pub fn connect_with(endpoint: &Endpoint, config: Config) -> Result<Self> {
+        if matches!(endpoint, Endpoint::Stdio(_)) && !config.is_persistent() {
+            return Self::connect_to(endpoint);
+        }
+        Ok(Self::new(Pool::connect(endpoint, None, config)?, endpoint.clone()))
     }
 
     /// Connects to a broker, in the session that a token names. The session has its own restrictions, and
@@ -81,7 +95,7 @@ impl Broker {
     ///
     /// Those of [`Broker::connect_to`]; [`Error::Session`] if there is no such session.
     pub fn attach_to(endpoint: &Endpoint, token: &str) -> Result<Self> {
-        Ok(Self::new(Pool::connect(endpoint, Some(token))?, endpoint.clone()))
+        Ok(Self::new(Pool::connect(endpoint, Some(token), Config::new())?, endpoint.clone()))
     }
 
     /// Starts a private broker, as an editor starts a language server: `$SOCKBROKERD`, else `sockbrokerd`
@@ -117,6 +131,7 @@ impl Broker {
 
     fn new(pool: Pool, endpoint: Endpoint) -> Self {
         let inner = Inner {
+            persistent: pool.link().map(|_| Persistent::default()),
             pool,
             payload_encoding: PayloadEncoding::of(&endpoint),
             endpoint,
@@ -175,6 +190,9 @@ impl Broker {
 
     /// Runs an operation: sends its request, waits for the response and reads the result.
     pub(super) fn run<O: Operation>(&self, mut operation: O) -> Result<O::Output> {
+        if let Some(persistent) = &self.inner.persistent {
+            return persistent.run(&self.inner.pool, self.call_timeout(), operation);
+        }
         let connection = self.inner.pool.acquire()?;
         let closed = if self.inner.has_dropped.load(Ordering::Relaxed) {
             self.close_dropped(&connection)
@@ -204,7 +222,10 @@ impl Broker {
             None => connection.finish(id, deadline, &mut |response| operation.read(response)),
             Some(call) => call.finish(deadline, &mut |response| operation.read(response)),
         };
-        let result = finished.unwrap_or_else(|| Self::cancel(connection, id, operation));
+        let result = finished.unwrap_or_else(|| {
+            let call = operation.request().method.to_owned();
+            connection.cancel_and_finish(id, &call, &mut |response| operation.read(response))
+        });
         match result {
             Err(Error::Timeout { call, sent })
                 if token.is_some_and(CancellationToken::is_cancelled) =>
@@ -215,28 +236,12 @@ impl Broker {
         }
     }
 
-    /// Cancels a call whose time limit has expired. A result that arrives in spite of that is returned.
-    fn cancel<O: Operation>(
-        connection: &Connection,
-        id: u64,
-        operation: &mut O,
-    ) -> Result<O::Output> {
-        connection.cancel(id);
-        let deadline = Some(Instant::now() + CANCEL_TIMEOUT);
-        match connection.finish(id, deadline, &mut |response| operation.read(response)) {
-            Some(Err(Error::Cancelled { sent, .. })) => {
-                Err(Error::Timeout { call: operation.request().method.to_owned(), sent })
-            }
-            Some(result) => result,
-            None => {
-                connection.forget(id);
-                Err(Error::Timeout { call: operation.request().method.to_owned(), sent: None })
-            }
-        }
-    }
-
     /// Closes a handle at once if that is possible without waiting, otherwise with the next call.
     pub(super) fn close_without_waiting(&self, handle: Handle) {
+        if let Some(persistent) = &self.inner.persistent {
+            persistent.close_without_waiting(&self.inner.pool, handle);
+            return;
+        }
         if !self.inner.pool.try_notify("socket.close", &(handle,)) {
             lock(&self.inner.dropped).push(handle);
             self.inner.has_dropped.store(true, Ordering::Relaxed);

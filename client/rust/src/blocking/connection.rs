@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, TryLockError};
+use std::sync::{Condvar, Mutex, OnceLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     pub(super) stream: UnixStream,
     framing: Framing,
     next_id: AtomicU64,
@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) calls: Mutex<Calls>,
     /// Notified when a response has arrived or no thread reads.
     pub(super) calls_changed: Condvar,
+    /// Its number in the broker, and the process that serves it.
+    identity: OnceLock<(u64, u64)>,
 }
 
 /// The calls in progress on a connection.
@@ -85,7 +87,29 @@ impl Connection {
             received: Mutex::new(ReceiveBuffer::new(framing)),
             calls: Mutex::default(),
             calls_changed: Condvar::new(),
+            identity: OnceLock::new(),
         }
+    }
+
+    /// Records the number of the connection in the broker, and of the process that serves it.
+    pub(super) fn identify(&self, number: u64, epoch: u64) {
+        self.identity.get_or_init(|| (number, epoch));
+    }
+
+    /// What [`Connection::identify`] has recorded.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        self.identity.get().copied().unwrap_or_default()
+    }
+
+    /// Whether the peer has not closed the connection, which no call uses now.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.is_ended() && unix::is_open(&self.stream)
+    }
+
+    /// The stream, after the last response was read.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream
     }
 
     /// Lets other text precede the first response.

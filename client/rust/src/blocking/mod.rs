@@ -13,7 +13,11 @@
 
 mod connection;
 mod waiting;
+mod first_call;
+pub(crate) mod attach;
+pub(crate) mod recovery;
 mod pool;
+mod persistent;
 mod cancellation;
 mod broker;
 mod socket;

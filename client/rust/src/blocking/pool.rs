@@ -1,21 +1,21 @@
 //! The connections of a session: one that keeps the session open, and one for each call in progress.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use sockbroker_proto::api::session::Opened;
 
+use super::attach::{Attached, Link};
 use super::connection::Connection;
+use super::first_call::{call_within, first_call, new_connection};
+use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::{Attempt, Error, Result};
 use crate::lock::lock;
-use crate::operation::{self, Operation as _};
 use crate::wire::child::ChildBroker;
-use crate::wire::connect::{CONNECT_TIMEOUT, connect};
+use crate::wire::connect::CONNECT_TIMEOUT;
 use crate::wire::framing::Framing;
 use crate::wire::ssh;
 
@@ -29,12 +29,14 @@ const CONNECTIONS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Pool {
     /// Keeps the session open. It carries calls only if no other connection is available.
-    anchor: Arc<Connection>,
+    anchor: Mutex<Arc<Connection>>,
     /// How to add connections; `None` if the session has only one.
     attach: Option<Attach>,
     idle: Mutex<Vec<Arc<Connection>>>,
     /// How many connections there are in addition to the anchor, idle or not.
     count: AtomicUsize,
+    /// How to return to the session after the end of its process, if it outlives that.
+    link: Option<Link>,
     /// Must be dropped after the connections.
     carrier: Carrier,
 }
@@ -60,10 +62,17 @@ struct Attach {
 impl Pool {
     /// Connects to an endpoint, and opens a session that further connections can attach to. `token` names an
     /// existing session instead.
-    pub(super) fn connect(endpoint: &Endpoint, token: Option<&str>) -> Result<Self> {
+    pub(super) fn connect(
+        endpoint: &Endpoint,
+        token: Option<&str>,
+        config: Config,
+    ) -> Result<Self> {
+        if config.is_persistent() {
+            Link::check(endpoint)?;
+        }
         let open = |local: &Endpoint, carrier| match token {
             Some(token) => Self::attach(endpoint, local, token, carrier),
-            None => Self::open(endpoint, local, carrier),
+            None => Self::open(endpoint, local, carrier, config),
         };
         let Endpoint::Ssh(target) = endpoint else {
             return open(endpoint, Carrier::None);
@@ -72,6 +81,11 @@ impl Pool {
             ssh::Connected::Forward(forward) => {
                 open(&Endpoint::Unix(forward.socket()), Carrier::Forward(forward))
             }
+            ssh::Connected::Program(_, _) if config.is_persistent() => Err(Error::Endpoint {
+                message: format!(
+                    "`persist` requires that sshd forwards sockets, which {endpoint} does not"
+                ),
+            }),
             ssh::Connected::Program(stream, program) => {
                 let anchor = Connection::over(stream, Framing::of(endpoint));
                 let is_relayed = endpoint.is_relayed();
@@ -79,7 +93,7 @@ impl Pool {
                 if let Some(token) = token {
                     let descriptors = is_relayed.then_some(false);
                     let params = (token, None::<bool>, descriptors);
-                    first_call::<Opened>(&pool.anchor, "session.attach", params)?;
+                    first_call::<Opened>(&pool.anchor(), "session.attach", params)?;
                 }
                 Ok(pool)
             }
@@ -99,11 +113,16 @@ impl Pool {
         first_call::<Opened>(&anchor, "session.attach", params)
             .map_err(|error| connect_error(endpoint, error))?;
         let attach = Attach { endpoint: local.clone(), token: token.to_owned(), is_relayed };
-        Ok(Self::new(anchor, Some(attach), carrier))
+        Ok(Self::new(anchor, Some(attach), None, carrier))
     }
 
     /// Opens a session at `endpoint`, whose connections are those to `local`.
-    fn open(endpoint: &Endpoint, local: &Endpoint, carrier: Carrier) -> Result<Self> {
+    fn open(
+        endpoint: &Endpoint,
+        local: &Endpoint,
+        carrier: Carrier,
+        config: Config,
+    ) -> Result<Self> {
         let anchor = new_connection(local)?;
         let mut params = Map::new();
         if matches!(endpoint, Endpoint::Http(_)) {
@@ -113,13 +132,28 @@ impl Pool {
         if is_relayed {
             params.insert("descriptors".to_owned(), json!(false));
         }
+        if config.is_persistent() {
+            params.insert("persist".to_owned(), json!(true));
+        }
+        let mut link = None;
         let attach = match first_call(&anchor, "session.open", params) {
-            Ok(Opened { token, .. }) => Some(Attach { endpoint: local.clone(), token, is_relayed }),
+            Ok(Opened { token, connection, epoch, .. }) => {
+                anchor.identify(connection, epoch);
+                link = config.is_persistent().then(|| Link {
+                    endpoint: endpoint.clone(),
+                    local: local.clone(),
+                    is_relayed,
+                    token: OnceLock::from(token.clone()),
+                    reconnect: config.reconnect(),
+                });
+                Some(Attach { endpoint: local.clone(), token, is_relayed })
+            }
+            Err(error) if config.is_persistent() => return Err(connect_error(endpoint, error)),
             // Without the grant for sessions, all threads share one connection.
             Err(Error::Denied { .. }) => None,
             Err(error) => return Err(connect_error(endpoint, error)),
         };
-        Ok(Self::new(anchor, attach, carrier))
+        Ok(Self::new(anchor, attach, link, carrier))
     }
 
     /// Uses the only connection to a broker.
@@ -142,18 +176,39 @@ impl Pool {
         match (result, &carrier) {
             (Err(error), Carrier::Program(program)) => Err(program.explain(error)),
             (Err(error), _) => Err(error),
-            (Ok(_), _) => Ok(Self::new(anchor, None, carrier)),
+            (Ok(_), _) => Ok(Self::new(anchor, None, None, carrier)),
         }
     }
 
-    fn new(anchor: Connection, attach: Option<Attach>, carrier: Carrier) -> Self {
+    fn new(
+        anchor: Connection,
+        attach: Option<Attach>,
+        link: Option<Link>,
+        carrier: Carrier,
+    ) -> Self {
         Self {
-            anchor: Arc::new(anchor),
+            anchor: Mutex::new(Arc::new(anchor)),
             attach,
             idle: Mutex::default(),
             count: AtomicUsize::new(0),
+            link,
             carrier,
         }
+    }
+
+    /// The connection that keeps the session open.
+    pub(super) fn anchor(&self) -> Arc<Connection> {
+        Arc::clone(&lock(&self.anchor))
+    }
+
+    /// Keeps the session open by another connection.
+    pub(super) fn replace_anchor(&self, attached: Attached) {
+        attached.connection.identify(attached.number, attached.epoch);
+        *lock(&self.anchor) = Arc::new(attached.connection);
+    }
+
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 
     /// Takes a connection for one call. [`Pool::release`] must follow.
@@ -164,15 +219,20 @@ impl Pool {
             }
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
-        let Some(attach) = &self.attach else { return Ok(Arc::clone(&self.anchor)) };
+        let Some(attach) = &self.attach else { return Ok(self.anchor()) };
         if self.count.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
-            return Ok(Arc::clone(&self.anchor));
+            return Ok(self.anchor());
+        }
+        if self.link.is_some() && !self.anchor().is_alive() {
+            // A request that this thread gives up can be the first of the next process, whose session then ends.
+            return Err(Error::disconnected("the broker closed the connection"));
         }
         let connection = new_connection(&attach.endpoint).map_err(|error| self.explain(error))?;
         let descriptors = attach.is_relayed.then_some(false);
         let params = (&attach.token, None::<bool>, descriptors);
         match first_call::<Opened>(&connection, "session.attach", params) {
-            Ok(_) => {
+            Ok(opened) => {
+                connection.identify(opened.connection, opened.epoch);
                 self.count.fetch_add(1, Ordering::Relaxed);
                 Ok(Arc::new(connection))
             }
@@ -193,7 +253,7 @@ impl Pool {
 
     /// Returns a connection.
     pub(super) fn release(&self, connection: Arc<Connection>) {
-        if Arc::ptr_eq(&connection, &self.anchor) {
+        if Arc::ptr_eq(&connection, &lock(&self.anchor)) {
             return;
         }
         if connection.is_ended() {
@@ -207,35 +267,8 @@ impl Pool {
     /// whether it is.
     pub(super) fn try_notify(&self, method: &str, params: &impl Serialize) -> bool {
         let last = lock(&self.idle).last().cloned();
-        last.unwrap_or_else(|| Arc::clone(&self.anchor)).try_notify(method, params)
+        last.unwrap_or_else(|| self.anchor()).try_notify(method, params)
     }
-}
-
-fn new_connection(endpoint: &Endpoint) -> Result<Connection> {
-    Ok(Connection::over(connect(endpoint)?, Framing::of(endpoint)))
-}
-
-/// The first call of a connection. It has a time limit, because the peer may not be a broker.
-fn first_call<T: DeserializeOwned>(
-    connection: &Connection,
-    method: &str,
-    params: impl Serialize,
-) -> Result<T> {
-    call_within(CONNECT_TIMEOUT, connection, method, params)
-}
-
-fn call_within<T: DeserializeOwned>(
-    timeout: Duration,
-    connection: &Connection,
-    method: &str,
-    params: impl Serialize,
-) -> Result<T> {
-    let deadline = Some(Instant::now() + timeout);
-    let mut operation = operation::named(method, params);
-    let id = connection.next_id();
-    connection.begin(id, operation.request(), deadline)?;
-    let result = connection.finish(id, deadline, &mut |response| operation.read(response));
-    result.unwrap_or_else(|| Err(Error::Timeout { call: method.to_owned(), sent: None }))
 }
 
 /// Makes a failure of the first call an error of connecting: the peer is probably not a broker.

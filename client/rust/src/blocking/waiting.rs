@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use crate::error::{Error, Result};
@@ -10,6 +10,9 @@ use crate::lock::lock;
 use crate::wire::receive_buffer::ReceiveBuffer;
 use crate::wire::response::{Envelope, OwnedResponse, Response, ResultReader};
 use crate::wire::unix::{self, Interest, Readiness};
+
+/// How long the broker may take to answer a request to cancel a call.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Waits for the response to a call and reads its result. `None` if the deadline passes first.
@@ -47,6 +50,27 @@ impl Connection {
         }
         self.stop_reading();
         result
+    }
+
+    /// Cancels a call whose time limit has expired. A result that arrives in spite of that is returned.
+    pub(super) fn cancel_and_finish<T>(
+        &self,
+        id: u64,
+        call: &str,
+        read: ResultReader<'_, T>,
+    ) -> Result<T> {
+        self.cancel(id);
+        let deadline = Some(Instant::now() + CANCEL_TIMEOUT);
+        match self.finish(id, deadline, read) {
+            Some(Err(Error::Cancelled { sent, .. })) => {
+                Err(Error::Timeout { call: call.to_owned(), sent })
+            }
+            Some(result) => result,
+            None => {
+                self.forget(id);
+                Err(Error::Timeout { call: call.to_owned(), sent: None })
+            }
+        }
     }
 
     /// Lets another thread read.

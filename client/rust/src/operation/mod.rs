@@ -14,6 +14,7 @@ mod socket;
 mod option;
 mod transfer;
 mod capture;
+mod recovery;
 
 pub(crate) use broker::*;
 pub(crate) use call::{Operation, named};
@@ -21,5 +22,6 @@ pub(crate) use capture::*;
 pub(crate) use delegation::*;
 pub(crate) use names::*;
 pub(crate) use option::*;
+pub(crate) use recovery::*;
 pub(crate) use socket::*;
 pub(crate) use transfer::*;

@@ -171,14 +171,25 @@ impl OwnedResponse {
     pub(crate) fn of_data(data: &[u8]) -> Self {
         let json =
             br#"{"id":0,"result":{"data":{"attachment":0},"n":0,"eof":false,"address":null}}"#;
-        let buffer = [&json[..], data].concat();
-        Self {
-            json: 0..json.len(),
-            attachments: json.len()..buffer.len(),
-            buffer,
-            lengths: vec![data.len()],
-            descriptors: FrameDescriptors::default(),
-        }
+        Self::of_parts(json, data, vec![data.len()], FrameDescriptors::default())
+    }
+
+    /// A successful response with this result.
+    pub(crate) fn of_result(result: &str) -> Self {
+        let json = format!(r#"{{"id":0,"result":{result}}}"#);
+        Self::of_parts(json.as_bytes(), &[], Vec::new(), FrameDescriptors::default())
+    }
+
+    /// A response with these parts.
+    pub(crate) fn of_parts(
+        json: &[u8],
+        attachments: &[u8],
+        lengths: Vec<usize>,
+        descriptors: FrameDescriptors<OwnedFd>,
+    ) -> Self {
+        let buffer = [json, attachments].concat();
+        let (json, attachments) = (0..json.len(), json.len()..buffer.len());
+        Self { buffer, json, attachments, lengths, descriptors }
     }
 
     /// The error, if the call failed.
@@ -186,6 +197,13 @@ impl OwnedResponse {
     pub(crate) fn error(&self) -> Option<Error> {
         let json = self.buffer.get(self.json.clone()).unwrap_or_default();
         Envelope::parse(json).and_then(|envelope| envelope.outcome().map(drop)).err()
+    }
+
+    /// The result as JSON, or the error.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn result(&self) -> Result<&str> {
+        let json = self.buffer.get(self.json.clone()).unwrap_or_default();
+        Envelope::parse(json)?.outcome()
     }
 
     /// Reads the result.

@@ -14,7 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_time
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    connect as connect_to, recvmsg, sendmsg, socket_with,
+    connect as connect_to, recv, recvmsg, sendmsg, socket_with,
 };
 use sockbroker_proto::descriptors::Received;
 
@@ -54,6 +54,15 @@ pub(crate) fn send(
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than 253 descriptors"));
     }
     Ok(retry(|| sendmsg(&stream, buffers, &mut control, flags))?)
+}
+
+/// Whether the peer has not closed a connection, or has sent bytes that were not received.
+pub(crate) fn is_open(stream: impl AsFd) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match retry(|| recv(&stream, &mut [0_u8][..], flags)) {
+        Ok((_, length)) => length > 0,
+        Err(error) => error == rustix::io::Errno::AGAIN,
+    }
 }
 
 /// Receives available bytes into `buffer` and appends descriptors to their queue. 0 bytes mean the
