@@ -32,7 +32,7 @@ impl Last {
     pub(crate) fn note(&self, id: u64) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (latest, file) = &mut *last;
-        // The kernel begins with a random number, and the distance tells which of two is the later one.
+        // The kernel begins with a random number. The sign of the distance shows which of two is the later one.
         if *latest == 0 || id.wrapping_sub(*latest).cast_signed() > 0 {
             *latest = id;
             // Without it, calls in progress wait for ever if the supervisor is killed.

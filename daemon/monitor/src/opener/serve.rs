@@ -129,23 +129,39 @@ fn serve_next<H: Host + Send + 'static>(
         Outcome::Nonsense(reason) => return Err(End::Nonsense { reason, descriptors }),
     };
     // All copies are closed before the answer: what the worker closes after it is closed then.
-    if descriptors.len() == 1 && worker.has(cookie) {
-        // The worker has it too. If it had not, only what this worker asks for would wait, until the worker ends.
-        drop(descriptors);
-    } else {
-        closing.close(descriptors);
-    }
-    let passed = made.map_or(Ok(()), |made| pass(channel, made));
-    match passed.and_then(|()| channel.send(&answer, &[])) {
+    close_request(worker, cookie, descriptors, closing);
+    match send(channel, &answer, made) {
         Ok(()) => Ok(()),
         Err(ChannelError::Closed) => Err(End::Gone),
         Err(_) => Err(End::nonsense("it does not read its answers")),
     }
 }
 
-/// Sends a new socket, and closes the copy of this process.
-fn pass(channel: &WorkerChannel, made: OwnedFd) -> Result<(), ChannelError> {
-    channel.send(&Answer::Made, &[made.as_fd()])
+/// Answers a request, after its new socket if it made one, and closes the copy of that.
+fn send(
+    channel: &WorkerChannel,
+    answer: &Answer,
+    made: Option<OwnedFd>,
+) -> Result<(), ChannelError> {
+    if let Some(made) = made {
+        channel.send(&Answer::Made, &[made.as_fd()])?;
+    }
+    channel.send(answer, &[])
+}
+
+/// Closes the descriptors of a request about a connection with this cookie.
+fn close_request(
+    worker: &Worker,
+    cookie: u64,
+    descriptors: Vec<OwnedFd>,
+    closing: &mut PromptClose,
+) {
+    if descriptors.len() == 1 && worker.has(cookie) {
+        // The worker has it too. If it had not, only what this worker asks for would wait, until the worker ends.
+        drop(descriptors);
+    } else {
+        closing.close(descriptors);
+    }
 }
 
 fn outcome<H: Host + Send + 'static>(
