@@ -18,6 +18,7 @@ use sockbroker_monitor::message::{Build, Description, FromOpener, ToOpener, Work
 use sockbroker_monitor::opener::{CaptureLimits, Host};
 use sockbroker_monitor::request::{Answer, Network, OpenerChannel, OpenerRequest, Request};
 use sockbroker_policy::Policy;
+use sockbroker_policy::file::{Directory, read};
 use sockbroker_sys::credentials::{self, Credentials};
 use sockbroker_sys::poll::poll_for;
 use sockbroker_sys::stream::{receive_stream, send_stream};
@@ -30,12 +31,31 @@ use crate::peers::{Peer, Role};
 /// The only worker.
 const WORKER: u64 = 1;
 
-/// A program around the opener whose policy is the built-in one, which grants root everything.
+/// What the policy grants root, here and in its own network namespace.
+const POLICY: &str = "version = 1\n\
+                      [[rule]]\nname = \"here\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
+                      [[rule]]\nname = \"caller\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
+                      netns = [\"caller\"]\n";
+
+/// The program around the opener. Its policy is [`POLICY`].
 struct BareHost;
+
+/// The policy names no users and groups.
+impl Directory for BareHost {
+    fn user(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn group(&self, _: &str) -> Option<u32> {
+        None
+    }
+}
 
 impl Host for BareHost {
     fn policy(&mut self, _: OwnedFd) -> std::result::Result<Policy, String> {
-        Ok(Policy::built_in(0))
+        let content = read("policy", POLICY, self).map_err(|error| error.to_string())?;
+        let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
+        Ok(Policy::new(0, rules, content.revokes))
     }
 
     fn confine(&mut self, _: OwnedFd, _: &Policy) -> std::result::Result<Description, String> {

@@ -123,7 +123,7 @@ fn idle_memory(report: &mut Report) -> Result<()> {
 /// How often a worker wakes while its client does nothing.
 fn idle_wake_ups(report: &mut Report) -> Result<()> {
     /// What an ended connection leaves is looked after for some time, and the counters of the calls are reported.
-    const SETTLES: Duration = Duration::from_secs(4);
+    const SETTLES: Duration = Duration::from_secs(6);
     const SECONDS: u32 = 3;
     let broker = start("")?;
     let mut client = broker.connect(Framing::Lsp)?;
