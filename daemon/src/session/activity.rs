@@ -20,15 +20,14 @@ impl Activity {
         }
     }
 
-    /// Begins to rest: from then on the first event wakes the work. The caller MUST look for work afterwards, because
-    /// earlier events do not wake it.
+    /// Begins to rest: from then on the first event wakes the work.
     pub fn rest(&self) {
         self.resting.store(true, Ordering::SeqCst);
     }
 
-    /// Does not rest after all.
-    pub fn go_on(&self) {
-        self.resting.store(false, Ordering::SeqCst);
+    /// Whether nothing has happened since [`Activity::rest`].
+    pub fn rests(&self) -> bool {
+        self.resting.load(Ordering::SeqCst)
     }
 
     /// Waits until something has happened since [`Activity::rest`].
@@ -50,7 +49,9 @@ mod tests {
         assert_eq!(activity.begun().now_or_never(), None, "it did not rest");
         activity.rest();
         assert_eq!(activity.begun().now_or_never(), None, "nothing has happened");
+        assert!(activity.rests());
         activity.note();
+        assert!(!activity.rests());
         activity.note();
         assert_eq!(activity.begun().now_or_never(), Some(()));
         assert_eq!(activity.begun().now_or_never(), None, "it does not rest again by itself");

@@ -1,5 +1,6 @@
 //! A worker: serves the connections that the monitor passes, all of one principal.
 
+mod idle;
 mod kept;
 mod started;
 
@@ -28,7 +29,7 @@ use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
 use super::error::StartError;
 use super::first_steps::{sent_configuration, start_log};
-use super::leases::{self, Leases};
+use super::leases::Leases;
 use super::sources::{MEMORY, in_memory, read_sealed_policy};
 use crate::descriptor::Descriptor;
 use crate::handlers;
@@ -429,44 +430,6 @@ impl Follower {
         let Some(memory) = in_memory("metrics", &page) else { return Ok(()) };
         self.counters = page;
         self.send(ToMonitor::Counters, Some(memory))
-    }
-
-    /// Gives the monitor the counters of this worker if they have changed.
-    fn report_counters(&mut self) -> io::Result<()> {
-        let page = handlers::query::answer(&self.broker, &self.methods, Query::Metrics);
-        if page == self.counters { Ok(()) } else { self.send_counters(page) }
-    }
-
-    /// Asks to end after a time without connections and sessions.
-    fn check_idle(&mut self) -> io::Result<()> {
-        for message in leases::unused(&self.broker) {
-            self.send(message, None)?;
-        }
-        let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
-        self.broker.callers.end_idle(longest);
-        self.broker.captures.end_idle(longest);
-        if self.open > 0 || !self.broker.is_idle() {
-            self.idle_since = None;
-            return Ok(());
-        }
-        if self.idle_since.get_or_insert_with(Instant::now).elapsed() < longest {
-            return Ok(());
-        }
-        self.report_counters()?;
-        self.send(ToMonitor::Idle { taken: self.taken }, None)
-    }
-
-    /// Whether the checks find nothing to do until something happens. The monitor has all counters then.
-    fn may_rest(&mut self) -> io::Result<bool> {
-        self.broker.activity.rest();
-        // Without connections and sessions this process is about to end.
-        let ends = self.open == 0 && !self.broker.has_opened_sessions();
-        if ends || self.broker.has_periodic_work() {
-            self.broker.activity.go_on();
-            return Ok(false);
-        }
-        self.report_counters()?;
-        Ok(true)
     }
 
     fn send(&mut self, message: ToMonitor, descriptor: Option<OwnedFd>) -> io::Result<()> {
