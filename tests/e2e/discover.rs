@@ -104,6 +104,7 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("socket.inet_pton", json!({ "address_family": "AF_INET", "ip_string": "1.2.3.4" })),
         ("socket.ntohl", json!({ "x": 1 })),
         ("socket.ntohs", json!({ "x": 1 })),
+        ("socket.position", json!({ "handle": "$inet" })),
         ("socket.poll", json!({ "fds": [["$right", "POLLIN"]], "timeout": 2 })),
         ("socket.setdefaulttimeout", json!({ "timeout": 2 })),
         // The kernel refuses this to everyone, so nothing changes.

@@ -99,6 +99,7 @@ const EXCEEDED_BY: [(&str, &str); 93] = [
     ("persistent_sessions_in_all", "restart"),
     ("persistent_handles_per_user", "restart"),
     ("persistent_handles_in_all", "restart"),
+    ("persistent_bytes_per_user", "restart"),
     ("reattach_seconds", "restart"),
     ("resolve_seconds", "resolve"),
     ("resolve_kept", "resolve"),

@@ -218,6 +218,7 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     }),
     ("socket.ntohl", |_, _| (json!([1]), Vec::new())),
     ("socket.ntohs", |_, _| (json!([1]), Vec::new())),
+    ("socket.position", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
     ("socket.poll", |dice, fixture| {
         let held = dice.one(&fixture.sockets);
         (json!([[[held.handle, 1]], 0]), about("inspect", held))

@@ -2,8 +2,9 @@
 
 import os
 import socket
+import time
 
-from harness import PERSIST, POLICY, Broker, Client, client_of, kill_worker
+from harness import HANG, PERSIST, POLICY, Broker, Client, client_of, kill_worker
 from scenarios import connected, killed_service, killed_worker, listener, received, refusal, restarted_service
 
 # Users that no system has, neither of them root, whose built-in rule grants everything.
@@ -136,6 +137,11 @@ def each_session_waits_for_its_own_time(program):
         kill_worker(long)
         assert brief.recv(1) == b""
         peer.sendall(b"still there")
+        # The worker that closed the short session ends, and the long one waits without it.
+        root = Client(broker)
+        deadline = time.monotonic() + HANG
+        while sessions(root)[number]["state"] != "waiting":
+            assert time.monotonic() < deadline, "the worker does not end"
         restarted_service(broker, None)
         after = sessions(Client(broker))[number]
         # The time goes on, and does not begin again: the short session has waited for a second.

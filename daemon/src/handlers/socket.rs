@@ -5,9 +5,9 @@ use sockbroker_proto::api::socket::{
     AcceptParams, AttributesParams, BindParams, CloseParams, ConnectExParams, ConnectParams,
     CreateConnectionParams, CreateServerParams, DetachParams, DupParams, FilenoParams,
     FromfdParams, GetpeernameParams, GetsocknameParams, HasDualstackIpv6Params, ListenParams,
-    PollParams, ShutdownParams, SocketParams, SocketServer, SocketpairParams,
+    PollParams, PositionParams, ShutdownParams, SocketParams, SocketServer, SocketpairParams,
 };
-use sockbroker_proto::api::values::{Accepted, Attributes, Created};
+use sockbroker_proto::api::values::{Accepted, Attributes, Created, Position};
 use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
@@ -20,6 +20,7 @@ use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
 
 use crate::ops::connect;
 use crate::ops::descriptor;
+use crate::ops::position;
 use crate::rpc::call::Call;
 use crate::table::Resource;
 use crate::table::entry::Entry;
@@ -229,6 +230,13 @@ impl SocketServer for Handlers {
         let GetpeernameParams { handle } = params;
         let entry = call.entry(handle)?;
         Ok(encode_address(&entry, connect::peer_address(&call.inspect(&entry)?)?.as_ref()))
+    }
+
+    fn position(call: &Call, params: PositionParams) -> OpResult<Position> {
+        let PositionParams { handle } = params;
+        let entry = call.entry(handle)?;
+        let position::Position { sent, received } = position::of_tcp(&call.inspect(&entry)?)?;
+        Ok(Position { sent, received })
     }
 
     fn attributes(call: &Call, params: AttributesParams) -> OpResult<Attributes> {

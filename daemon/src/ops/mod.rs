@@ -23,4 +23,5 @@ pub mod option;
 pub mod poll;
 pub mod port;
 pub mod inspect;
+pub mod position;
 pub mod rcvall;

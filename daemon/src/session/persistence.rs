@@ -289,6 +289,14 @@ impl Broker {
         number < self.first_number
     }
 
+    /// Whether its sessions are those that an earlier process left, and no client has attached to any of them. They wait
+    /// in the lots as well as here.
+    pub fn only_awaits_clients(&self) -> bool {
+        let sessions = self.sessions();
+        let awaits = |session: &Arc<Session>| session.is_kept() && session.awaits_client();
+        !sessions.is_empty() && sessions.iter().all(awaits)
+    }
+
     /// Leaves persistent sessions to the next process: they no longer end with their connections.
     pub fn begin_stop(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -26,6 +26,7 @@
 )]
 
 pub mod lot;
+pub mod position;
 pub mod record;
 pub mod service_manager;
 pub mod stream;

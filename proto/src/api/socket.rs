@@ -1,6 +1,6 @@
 //! Sockets from creation to close, with addresses, connections and readiness.
 
-use super::values::{Accepted, Attributes, Created, Netns};
+use super::values::{Accepted, Attributes, Created, Netns, Position};
 use crate::address::AddressValue;
 use crate::constant::Constant;
 use crate::handle::Handle;
@@ -216,6 +216,13 @@ pub trait Socket {
     /// `sock.getpeername()`.
     #[method(name = "getpeername")]
     fn getpeername(&self, handle: Handle) -> RpcResult<AddressValue>;
+
+    /// The bytes that a TCP connection has sent and received, as the kernel counts them (`TCP_INFO`, tcp(7)).
+    ///
+    /// After the end of the process that served a persistent session, the difference to an earlier result is what a
+    /// call has sent or received whose response was lost. `EOPNOTSUPP` for another socket.
+    #[method(name = "position")]
+    fn position(&self, handle: Handle) -> RpcResult<Position>;
 
     /// `sock.family`, `sock.type` and `sock.proto` in one result, with the timeout.
     #[method(name = "attributes")]

@@ -72,6 +72,18 @@ pub struct Accepted {
     pub channel: Option<ChannelOpened>,
 }
 
+/// The bytes that a TCP connection has sent and received.
+///
+/// The kernel counts the `SYN` of the connecting side and each `FIN` as one byte: only the difference of two results is a
+/// number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Position {
+    /// The bytes that were passed to the kernel for sending.
+    pub sent: u64,
+    /// The bytes that were taken from the kernel. What arrived and was not received does not count.
+    pub received: u64,
+}
+
 /// `family`, `type` and `proto` of a socket object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Attributes {

@@ -138,6 +138,10 @@ class BrokeredSocketModule:
         queried = [[handle, int(events)] for handle, (_, events) in zip(handles, watched)]
         return [(handles.index(handle), events) for handle, events in self.rpc("poll", queried, timeout).value]
 
+    def position(self, sock):
+        found = self.rpc("position", sock.handle).value
+        return found["sent"], found["received"]
+
     def recvmmsg(self, sock, vlen, bufsize, ancbufsize=0, flags=0):
         answer = self.rpc("recvmmsg", sock.handle, vlen, bufsize, ancbufsize, flags)
         descriptors = iter(answer.descriptors)

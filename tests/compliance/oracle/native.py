@@ -3,6 +3,7 @@
 import array
 import errno
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -37,6 +38,14 @@ class NativeModule:
             poller.register(number, events)
         found = poller.poll(None if timeout is None else timeout * 1000)
         return sorted((numbers.index(number), events) for number, events in found)
+
+    def position(self, sock):
+        """`TCP_INFO`, with what waits in the queues (tcp(7))."""
+        if sock.proto not in (0, socket.IPPROTO_TCP) or sock.type != socket.SOCK_STREAM:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        queues = [struct.unpack("i", fcntl.ioctl(sock, _NUMBER[request], bytes(4)))[0] for request in ("SIOCOUTQ", "FIONREAD")]
+        acked, received = struct.unpack_from("QQ", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136), 120)
+        return acked + queues[0], received - queues[1]
 
     def recvmmsg(self, sock, vlen, bufsize, ancbufsize=0, flags=0):
         """A `recvmsg` that can wait, then as many as there are messages."""

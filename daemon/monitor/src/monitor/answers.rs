@@ -81,10 +81,7 @@ impl<H: Host> Monitor<H> {
             ToMonitor::LeaseMemory { request, bytes } => self.lease_memory(token, request, bytes),
             ToMonitor::ReturnMemory { bytes } => worker.return_memory(bytes),
             ToMonitor::Claim { request, claim } => self.claim(token, request, claim),
-            ToMonitor::Unclaim { claim } => {
-                self.claims.end(token, claim);
-                self.note_claim(token, claim, false);
-            }
+            ToMonitor::Unclaim { claim } => self.unclaim(token, claim),
             ToMonitor::Closed { number } => {
                 let (uid, cookie) = (worker.uid(), worker.cookies.remove(&number));
                 if !worker.closed(number) {
@@ -208,6 +205,12 @@ impl<H: Host> Monitor<H> {
             self.note_claim(token, claim, true);
         }
         self.send(token, &ToWorker::Claimed { request, granted }, &[]);
+    }
+
+    /// The last socket with a claim is closed.
+    fn unclaim(&mut self, token: u64, claim: Claim) {
+        self.claims.end(token, claim);
+        self.note_claim(token, claim, false);
     }
 
     /// Leases sessions to a worker: few at a time where few are left, so that no worker holds what another needs, and

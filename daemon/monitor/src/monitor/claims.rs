@@ -70,7 +70,7 @@ mod tests {
         claims.end(1, ALL);
         assert!(claims.take(2, ALL));
         claims.pass(2, 9);
-        assert!(!claims.take(3, ALL) && claims.of(9).eq([ALL]) && claims.of(2).next().is_none());
+        assert!(!claims.take(3, ALL) && claims.of(9).count() == 2 && claims.of(2).next().is_none());
         claims.end_all(9);
         assert!(claims.take(3, ALL) && claims.take(3, GROUP));
     }

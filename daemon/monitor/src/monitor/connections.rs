@@ -179,11 +179,15 @@ impl<H: Host> Monitor<H> {
         if let Some(earlier) = self.earlier_id(peer) {
             return Ok(Some(earlier));
         }
-        match &mut self.worker_ids {
-            // One that is ending may still have its id.
-            Some(ids) => ids.of(uid).take().map(Some).ok_or_else(|| limit("worker_ids")),
-            None => Ok(None),
+        let Some(ids) = &mut self.worker_ids else { return Ok(None) };
+        let ids = ids.of(uid);
+        if let Some(id) = ids.take() {
+            return Ok(Some(id));
         }
+        // Sockets that wait lose theirs first. The claims of their principal keep others from their ports.
+        self.kept.values_mut().filter(|kept| !kept.is_served).for_each(|kept| kept.id = None);
+        // One that is ending may still have its id.
+        ids.take().map(Some).ok_or_else(|| limit("worker_ids"))
     }
 
     /// Starts a worker for a principal.

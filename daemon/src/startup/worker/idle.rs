@@ -24,6 +24,10 @@ impl Follower {
         let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
         self.broker.callers.end_idle(longest);
         self.broker.captures.end_idle(longest);
+        if self.taken == 0 && self.broker.only_awaits_clients() {
+            // It was started for sessions that wait, and has done what it was started for.
+            return self.send(ToMonitor::Idle { taken: self.taken }, None);
+        }
         if self.open > 0 || !self.broker.is_idle() {
             self.idle_since = None;
             return Ok(());

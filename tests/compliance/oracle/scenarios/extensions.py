@@ -75,6 +75,29 @@ def poll_the_same_socket_twice(s, t):
 
 
 @scenario
+def position_of_a_connection(s, t):
+    """`position` counts the bytes of a TCP connection that were sent and received."""
+    client, server = tcp_pair(s, t)
+    before = [s.position(client), s.position(server)]
+
+    def moved():
+        now = [s.position(client), s.position(server)]
+        return [(a - c, b - d) for (a, b), (c, d) in zip(now, before)]
+
+    t.note("nothing", moved())
+    client.sendall(b"x" * 1000)
+    server.recv(300, s.MSG_WAITALL)
+    t.note("sent and partly received", moved())
+    server.recv(10, s.MSG_PEEK)
+    t.note("peeked", moved())
+    server.sendall(b"y")
+    server.recv(700, s.MSG_WAITALL)
+    client.recv(1)
+    t.note("all received", moved())
+    t.call("udp", s.position, udp(s, t))
+
+
+@scenario
 def receive_many(s, t):
     """`recvmmsg` returns available messages, up to its limit."""
     here, there = udp_pair(s, t)
