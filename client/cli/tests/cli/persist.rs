@@ -90,8 +90,7 @@ fn nc_listens_through_a_crash_and_reports_a_broker_that_stays_away() {
     bounded(60, || {
         let mut service = Service::start();
         let endpoint = service.endpoint.clone();
-        let options = ["--persist", "--reconnect-seconds", "1", "--broker", &endpoint];
-        let mut child = start(&[&options[..], &["nc", "-l", "127.0.0.1", "0"]].concat());
+        let mut child = start(&["--persist", "--broker", &endpoint, "nc", "-l", "127.0.0.1", "0"]);
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         stderr.read_line(&mut line).unwrap();
@@ -99,15 +98,21 @@ fn nc_listens_through_a_crash_and_reports_a_broker_that_stays_away() {
         service.command("crash");
         let mut peer = TcpStream::connect(address).unwrap();
         peer.write_all(b"accepted").unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let mut received = [0; 8];
-        output.read_exact(&mut received).unwrap();
-        assert_eq!(&received, b"accepted");
+        drop(peer);
+        let outcome = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout), "accepted", "{outcome:?}");
+        assert!(outcome.status.success(), "{outcome:?}");
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let options = ["--persist", "--reconnect-seconds", "1", "--broker", &endpoint];
+        let child = start(&[&options[..], &["nc", "127.0.0.1", &port]].concat());
+        let _peer = listener.accept().unwrap();
         service.command("down");
-        let mut rest = String::new();
-        stderr.read_to_string(&mut rest).unwrap();
-        assert!(rest.contains("not reachable for 1 seconds (reconnect_seconds)"), "{rest}");
-        assert_eq!(child.wait().unwrap().code(), Some(69));
+        let outcome = child.wait_with_output().unwrap();
+        let reported = String::from_utf8_lossy(&outcome.stderr);
+        assert!(reported.contains("not reachable for 1 seconds (reconnect_seconds)"), "{reported}");
+        assert_eq!(outcome.status.code(), Some(69));
     });
 }
 

@@ -259,7 +259,11 @@ class Persistence(unittest.TestCase):
                     say(type(error).__name__, error)
             ready_again = say("again")
             go()
-            say(udp.getsockname()[0])
+            while True:
+                try:
+                    say(udp.getsockname()[0])
+                    break
+                except OSError: pass
             udp.close()
             other.close()
         """

@@ -198,7 +198,7 @@ impl Persistent {
                 streams.end(&entry.facts, progress, &Observed::of(&entry.facts, value), None);
             }
             Ok(Err(error)) => {
-                streams.end(&entry.facts, progress, &Observed::default(), Some(&error))
+                streams.end(&entry.facts, progress, &Observed::default(), Some(&error));
             }
             Err(error) => streams.end(&entry.facts, progress, &Observed::default(), Some(error)),
         }
@@ -220,7 +220,7 @@ impl Persistent {
         let (sender, receiver) = oneshot::channel();
         let (link, streams) = (Arc::clone(&self.link), Arc::clone(&self.streams));
         thread::spawn(move || {
-            let recovered = recover(&link, &streams, lost, give_up, &|| sender.is_closed());
+            let recovered = recover(&link, &streams, &lost, give_up, &|| sender.is_closed());
             drop(sender.send(recovered));
         });
         receiver
@@ -375,7 +375,7 @@ fn lost_call(
 fn recover(
     link: &Link,
     streams: &Mutex<Streams>,
-    lost: Vec<Lost>,
+    lost: &[Lost],
     give_up: Instant,
     is_abandoned: &dyn Fn() -> bool,
 ) -> Result<Recovered> {

@@ -61,7 +61,7 @@ impl Connection {
                         drop(state.queue.push(&[IoSlice::new(frame)], &descriptors));
                     }),
                     Next::Send => {
-                        finished.push((id, Err(Error::disconnected("the call was dropped"))))
+                        finished.push((id, Err(Error::disconnected("the call was dropped"))));
                     }
                 }
             }

@@ -249,7 +249,7 @@ impl Running<'_> {
                 Attempted::Ended(result) => return result,
                 Attempted::Unsent => {
                     self.reconnect(generation, false)?;
-                    self.pause(&mut backoff);
+                    pause(&mut backoff);
                     continue;
                 }
                 Attempted::Lost(id) => (id, None),
@@ -273,13 +273,8 @@ impl Running<'_> {
                     return response.read(&mut |response| self.read(operation, response));
                 }
             }
-            self.pause(&mut backoff);
+            pause(&mut backoff);
         }
-    }
-
-    /// Pauses before the next attempt: a process ends with its connections one after the other.
-    fn pause(&self, backoff: &mut Backoff) {
-        thread::park_timeout(backoff.next());
     }
 
     fn read<O: Operation>(
@@ -345,7 +340,7 @@ impl Running<'_> {
             }
             self.pool.release(connection);
             match verdict {
-                Err(error) if ends_connection(&error) => self.pause(&mut backoff),
+                Err(error) if ends_connection(&error) => pause(&mut backoff),
                 verdict => return verdict,
             }
         }
@@ -382,13 +377,12 @@ impl Running<'_> {
         };
         let is_cancelled = || token.as_ref().is_some_and(CancellationToken::is_cancelled);
         let is_expired = finished.is_none();
-        let result = match finished {
-            Some(result) => result,
-            None => {
-                let call = self.facts.call();
-                let mut read = |response: &mut Response<'_>| self.read(operation, response);
-                connection.cancel_and_finish(id, &call, &mut read)
-            }
+        let result = if let Some(result) = finished {
+            result
+        } else {
+            let call = self.facts.call();
+            let mut read = |response: &mut Response<'_>| self.read(operation, response);
+            connection.cancel_and_finish(id, &call, &mut read)
         };
         match result {
             Err(Error::Timeout { call, sent }) if is_cancelled() => {
@@ -401,6 +395,11 @@ impl Running<'_> {
             result => Attempted::Ended(result),
         }
     }
+}
+
+/// Pauses before the next attempt: a process ends with its connections one after the other.
+fn pause(backoff: &mut Backoff) {
+    thread::park_timeout(backoff.next());
 }
 
 /// Sends what is left of a `sendall`.

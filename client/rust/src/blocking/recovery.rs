@@ -99,15 +99,6 @@ impl LostCall<'_> {
             .interrupted(&format!("whether this call took effect is not known, because {error}"))
     }
 
-    fn call(
-        &self,
-        connection: &Connection,
-        method: &str,
-        params: impl serde::Serialize,
-    ) -> Result<Value> {
-        call_within(CONNECT_TIMEOUT, connection, method, params)
-    }
-
     /// The process is the same and keeps the response.
     fn kept(&self, connection: &Connection, streams: &Mutex<Streams>) -> Result<Verdict> {
         let resolve = operation::resolve_call(self.connection, self.id);
@@ -127,14 +118,12 @@ impl LostCall<'_> {
             return Verdict::Repeat;
         }
         let is_all = self.skipped + sent >= self.facts.length;
-        match send_result(self.facts, sent, is_all) {
-            // The result counts it.
-            Some(result) => Verdict::of_result(&result),
-            None => {
-                lock(streams).add_sent(self.facts.handle, sent);
-                Verdict::Continue(sent)
-            }
+        if let Some(result) = send_result(self.facts, sent, is_all) {
+            // The end of the call counts it.
+            return Verdict::of_result(&result);
         }
+        lock(streams).add_sent(self.facts.handle, sent);
+        Verdict::Continue(sent)
     }
 
     /// Looks for the sockets that the call made.
@@ -148,7 +137,7 @@ impl LostCall<'_> {
         let wanted = if self.facts.method == "socket.socketpair" { 2 } else { 1 };
         if made.len() != wanted {
             for info in made {
-                self.call(connection, "socket.close", (info.handle,))?;
+                call(connection, "socket.close", (info.handle,))?;
             }
             return Ok(Verdict::Repeat);
         }
@@ -175,7 +164,7 @@ impl LostCall<'_> {
 
     /// Whether a socket of the Internet or of a path has an address.
     fn bound(&self, connection: &Connection) -> Result<Verdict> {
-        let name = self.call(connection, "socket.getsockname", (self.facts.handle,));
+        let name = call(connection, "socket.getsockname", (self.facts.handle,));
         let name = name.map_err(|error| self.failed(error))?;
         let has_port = name.get(1).and_then(Value::as_u64).is_some_and(|port| port != 0);
         let has_path = name.as_str().is_some_and(|path| !path.is_empty()) || name.is_object();
@@ -185,16 +174,13 @@ impl LostCall<'_> {
 
     /// Whether the socket has a peer, or why it has none. A connection in progress continues when the call is repeated.
     fn connected(&self, connection: &Connection) -> Result<Verdict> {
-        match self.call(connection, "socket.getpeername", (self.facts.handle,)) {
+        match call(connection, "socket.getpeername", (self.facts.handle,)) {
             Ok(_) => return Ok(Verdict::of_result("null")),
             Err(Error::Os { .. }) => {}
             Err(error) => return Err(self.failed(error)),
         }
-        let found = self.call(
-            connection,
-            "socket.getsockopt",
-            (self.facts.handle, "SOL_SOCKET", "SO_ERROR"),
-        );
+        let found =
+            call(connection, "socket.getsockopt", (self.facts.handle, "SOL_SOCKET", "SO_ERROR"));
         let errno = found.map_err(|error| self.failed(error))?.as_i64().unwrap_or_default();
         match i32::try_from(errno) {
             Ok(errno) if errno != 0 => {
@@ -205,7 +191,7 @@ impl LostCall<'_> {
     }
 
     fn attributes(&self, connection: &Connection) -> Result<Value> {
-        let found = self.call(connection, "socket.attributes", (self.facts.handle,));
+        let found = call(connection, "socket.attributes", (self.facts.handle,));
         found.map_err(|error| self.failed(error))
     }
 
@@ -221,35 +207,13 @@ impl LostCall<'_> {
             Some(true) => {}
             other => return Ok(other),
         }
-        let position = self.position(connection, handle).map_err(|error| self.failed(error))?;
+        let position = position(connection, handle).map_err(|error| self.failed(error))?;
         let mut streams = lock(streams);
         match position {
             Some(position) => streams.found(handle, epoch, position),
             None => streams.forget(Some(handle)),
         }
         Ok(Some(true))
-    }
-
-    fn position(&self, connection: &Connection, handle: Handle) -> Result<Option<Position>> {
-        let info = || {
-            let params = (handle, "IPPROTO_TCP", "TCP_INFO", INFO_BYTES);
-            let text: String =
-                call_within(CONNECT_TIMEOUT, connection, "socket.getsockopt", params)?;
-            decode_base64(&text).map_err(Error::protocol)
-        };
-        let queued = |request: &str| -> Result<u64> {
-            call_within(CONNECT_TIMEOUT, connection, "socket.ioctl", (handle, request))
-        };
-        let mut before = info()?;
-        for _ in 0..READINGS_MAX {
-            let (unsent, unread) = (queued("SIOCOUTQ")?, queued("FIONREAD")?);
-            let after = info()?;
-            if Position::is_same(&before, &after)? {
-                return Position::of(&after, unsent, unread).map(Some);
-            }
-            before = after;
-        }
-        Ok(None)
     }
 
     fn received(
@@ -303,6 +267,33 @@ impl LostCall<'_> {
             }),
         }
     }
+}
+
+/// A call that recovery makes.
+fn call(connection: &Connection, method: &str, params: impl serde::Serialize) -> Result<Value> {
+    call_within(CONNECT_TIMEOUT, connection, method, params)
+}
+
+/// The position of a stream; `None` if it moves all the time.
+fn position(connection: &Connection, handle: Handle) -> Result<Option<Position>> {
+    let info = || {
+        let params = (handle, "IPPROTO_TCP", "TCP_INFO", INFO_BYTES);
+        let text: String = call_within(CONNECT_TIMEOUT, connection, "socket.getsockopt", params)?;
+        decode_base64(&text).map_err(Error::protocol)
+    };
+    let queued = |request: &str| -> Result<u64> {
+        call_within(CONNECT_TIMEOUT, connection, "socket.ioctl", (handle, request))
+    };
+    let mut before = info()?;
+    for _ in 0..READINGS_MAX {
+        let (unsent, unread) = (queued("SIOCOUTQ")?, queued("FIONREAD")?);
+        let after = info()?;
+        if Position::is_same(&before, &after)? {
+            return Position::of(&after, unsent, unread).map(Some);
+        }
+        before = after;
+    }
+    Ok(None)
 }
 
 /// The result of a repeated call: an earlier attempt may have succeeded.

@@ -100,8 +100,8 @@ pub(crate) struct CallFacts {
     pub(crate) peeks: bool,
     /// Whether it concerns urgent data, descriptors or other ancillary data.
     pub(crate) is_special: bool,
-    /// What `settimeout` and `setdefaulttimeout` set, and how long `poll` waits: seconds, `None` for no limit.
-    pub(crate) timeout: Option<Option<f64>>,
+    /// What `settimeout` sets, and how long `poll` waits: seconds, `None` for no limit.
+    pub(crate) timeout: Option<f64>,
 }
 
 impl CallFacts {
@@ -119,7 +119,6 @@ impl CallFacts {
         let flags = params.get(flags_at).and_then(Value::as_i64).unwrap_or_default();
         let ancillary =
             params.get(2).and_then(Value::as_array).is_some_and(|items| !items.is_empty());
-        let timeout = |at: usize| params.get(at).map(Value::as_f64);
         Self {
             kind,
             handle: if kind == CallKind::Create && method != "socket.dup" { None } else { handle },
@@ -127,8 +126,7 @@ impl CallFacts {
             peeks: kind == CallKind::Receive && flags & MSG_PEEK != 0,
             is_special: flags & MSG_OOB != 0 || (method == "socket.sendmsg" && ancillary),
             timeout: match method.as_str() {
-                "socket.settimeout" | "socket.poll" => timeout(1),
-                "socket.setdefaulttimeout" => timeout(0),
+                "socket.settimeout" | "socket.poll" => params.get(1).and_then(Value::as_f64),
                 _ => None,
             },
             method,
@@ -137,7 +135,7 @@ impl CallFacts {
 
     /// How long `poll` waits.
     pub(crate) fn poll_limit(&self) -> Option<Duration> {
-        let seconds = self.timeout.flatten().filter(|_| self.kind == CallKind::Poll)?;
+        let seconds = self.timeout.filter(|_| self.kind == CallKind::Poll)?;
         Duration::try_from_secs_f64(seconds).ok()
     }
 
@@ -186,8 +184,8 @@ mod tests {
         assert_eq!((facts.handle, facts.length, facts.is_special), (Handle::new(7), 3, false));
         let facts = CallFacts::of(&Request::new("socket.recv", (7, 9, Flags::PEEK)));
         assert!(facts.peeks && !facts.is_special);
-        let facts = CallFacts::of(&Request::new("socket.settimeout", (7, None::<f64>)));
-        assert_eq!(facts.timeout, Some(None));
+        let facts = CallFacts::of(&Request::new("socket.settimeout", (7, 0.5)));
+        assert_eq!((facts.timeout, facts.poll_limit()), (Some(0.5), None));
         let facts = CallFacts::of(&Request::new("socket.poll", (Vec::<u8>::new(), 2.5)));
         assert_eq!((facts.handle, facts.poll_limit()), (None, Some(Duration::from_millis(2500))));
         // The first parameter is an address family, not a handle.

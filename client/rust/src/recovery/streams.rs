@@ -123,7 +123,7 @@ impl Streams {
                 };
             }
             CallKind::Receive if !facts.peeks => {
-                stream.received += observed.count.unwrap_or_default()
+                stream.received += observed.count.unwrap_or_default();
             }
             _ => {}
         }
@@ -145,15 +145,12 @@ impl Streams {
 
     fn note_success(&mut self, facts: &CallFacts) {
         let Some(handle) = facts.handle else { return };
-        match (facts.kind, facts.timeout) {
-            (CallKind::Close | CallKind::Detach, _) => {
-                self.known.remove(&handle);
-                self.timeouts.remove(&handle);
-            }
-            (_, Some(timeout)) if facts.method == "socket.settimeout" => {
-                self.timeouts.insert(handle, timeout);
-            }
-            _ => {}
+        if matches!(facts.kind, CallKind::Close | CallKind::Detach) {
+            self.known.remove(&handle);
+            self.timeouts.remove(&handle);
+        }
+        if facts.method == "socket.settimeout" {
+            self.timeouts.insert(handle, facts.timeout);
         }
     }
 
