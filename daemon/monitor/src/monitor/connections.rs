@@ -217,8 +217,7 @@ impl<H: Host> Monitor<H> {
         let (begin, opening) = match &mut self.opener {
             None => (ToWorker::Begin(beginning), None),
             Some(opener) => {
-                let of = (account, identity);
-                let channels = opener.add_worker(token, peer, of).map_err(fail)?;
+                let channels = opener.add_worker(token, peer, (account, identity)).map_err(fail)?;
                 (ToWorker::BeginWithOpener(beginning, opener.description.clone()), Some(channels))
             }
         };
