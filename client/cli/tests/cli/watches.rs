@@ -111,7 +111,7 @@ fn number_of_watched_sockets_is_limited() {
         );
         open.pop();
         until("there is room again", || !client.call("agent.watch", json!([handle])).is_fault());
-        // What is no request for a descriptor is one to the broker, which has no such method.
+        // The broker gets a request without a handle. It has no such method.
         assert!(client.call("agent.watch", json!({})).is_fault());
     });
 }
