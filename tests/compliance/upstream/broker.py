@@ -51,7 +51,7 @@ class Broker:
         self._log.close()
         wrong = [line for line in log.splitlines() if "seccomp refused" in line or "panicked" in line]
         if status != 0:
-            wrong.append(f"it ended with {status}")
+            wrong.append(f"it ended with {status}:\n{log[-2000:]}")
         return sum(int(count) for count in re.findall(r"\bcalls=(\d+)", log)), wrong
 
 
