@@ -16,7 +16,9 @@ use nix::unistd::Pid;
 use sockbroker_monitor::channel::Channel;
 use sockbroker_monitor::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
 use sockbroker_monitor::opener::{CaptureLimits, Host};
-use sockbroker_monitor::request::{Answer, Network, OpenerChannel, OpenerRequest, Request};
+use sockbroker_monitor::request::{
+    Answer, OpenerChannel, OpenerRequest, Request, SelectedNamespace,
+};
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::{Directory, read};
 use sockbroker_sys::credentials::{self, Credentials};
@@ -116,7 +118,7 @@ impl BareOpener {
     }
 
     /// A raw socket in a network namespace.
-    pub(crate) fn raw_socket(&self, network: Network) -> Result<OwnedFd> {
+    pub(crate) fn raw_socket(&self, network: SelectedNamespace) -> Result<OwnedFd> {
         let (domain, ty) = (libc::AF_INET, libc::SOCK_RAW);
         let request = Request::Create { domain, ty, protocol: libc::IPPROTO_ICMP };
         let request = OpenerRequest { network, request };

@@ -19,7 +19,7 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use sockbroker_monitor::request::Network;
+use sockbroker_monitor::request::SelectedNamespace;
 use sockbroker_sys::identity::{self, Identity};
 use sockbroker_sys::namespace;
 use sockbroker_sys::poll::poll_for;
@@ -166,8 +166,12 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
         "x native",
     ));
     for (name, network, most) in [
-        ("a raw socket by the exchange with the opener alone, one CPU", Network::Broker, 5.0),
-        ("the same in the caller's network namespace", Network::Caller, 7.0),
+        (
+            "a raw socket by the exchange with the opener alone, one CPU",
+            SelectedNamespace::Broker,
+            5.0,
+        ),
+        ("the same in the caller's network namespace", SelectedNamespace::Caller, 7.0),
     ] {
         let row = Row::new(name, exchange_with_opener(network)?, "x native");
         report.add(row.target(Target::AtMost(most)));
@@ -207,10 +211,10 @@ fn bare_exchange() -> Result<Sample> {
 
 /// A raw socket that the opener makes for a worker, and its close: the same request as that of a broker's worker, without
 /// the call of the client.
-fn exchange_with_opener(network: Network) -> Result<Sample> {
+fn exchange_with_opener(network: SelectedNamespace) -> Result<Sample> {
     let pair = match network {
         // A socket belongs to the network namespace of the thread that makes it.
-        Network::Caller => {
+        SelectedNamespace::Caller => {
             let elsewhere = thread::spawn(|| {
                 namespace::enter_network()?;
                 UnixStream::pair()
