@@ -80,8 +80,9 @@ impl Captures {
         Self { limits, readers: Mutex::default() }
     }
 
+    /// Whether a worker has a reader that has not ended. After the end of one the monitor sends another.
     pub(super) fn has_reader(&self, worker: u64) -> bool {
-        lock(&self.readers).contains_key(&worker)
+        lock(&self.readers).get_mut(&worker).is_some_and(Reader::follow)
     }
 
     /// Takes the channel to the reader of a worker. The captures of an earlier one have ended.
