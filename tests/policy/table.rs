@@ -218,11 +218,11 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
     }),
     ("socket.ntohl", |_, _| (json!([1]), Vec::new())),
     ("socket.ntohs", |_, _| (json!([1]), Vec::new())),
-    ("socket.position", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
     ("socket.poll", |dice, fixture| {
         let held = dice.one(&fixture.sockets);
         (json!([[[held.handle, 1]], 0]), about("inspect", held))
     }),
+    ("socket.position", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
     ("socket.recv", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
     ("socket.recv_into", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
     ("socket.recvfrom", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
