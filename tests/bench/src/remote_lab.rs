@@ -25,9 +25,11 @@ use crate::error::Result;
 /// The grants of the client.
 pub(crate) const POLICY: &str = "version = 1\n[[rule]]\nname = \"remote\"\n\
     subject = { certificates = [\"uri:bench:client\"] }\n\
-    allow = [\"create\", \"bind\", \"connect\", \"send\", \"receive\", \"session\", \"resolve\", \"option\"]\n\
+    allow = [\"create\", \"bind\", \"connect\", \"send\", \"receive\", \"session\", \"resolve\"]\n\
+    [[rule]]\nname = \"options\"\nsubject = { certificates = [\"uri:bench:client\"] }\n\
+    allow = [\"option\"]\noption = [\"ordinary\"]\n\
     [[rule]]\nname = \"local\"\nsubject = { everyone = true }\n\
-    allow = [\"create\", \"connect\", \"send\", \"receive\", \"session\", \"resolve\", \"option\"]\n";
+    allow = [\"create\", \"connect\", \"send\", \"receive\", \"session\", \"resolve\"]\n";
 
 /// An authority, and the certificates of a server and a client, as files.
 #[derive(Debug)]
