@@ -38,7 +38,7 @@ def main():
     with sockbroker.connect(arguments.broker, mode="remote") as broker:
 
         def get():
-            connection = http.client.HTTPConnection(*place)
+            connection = http.client.HTTPConnection(*place, timeout=20)
             connection._create_connection = broker.socket.create_connection
             connection.request("GET", "/")
             body = connection.getresponse().read()

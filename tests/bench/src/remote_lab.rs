@@ -26,6 +26,8 @@ use crate::error::Result;
 pub(crate) const POLICY: &str = "version = 1\n[[rule]]\nname = \"remote\"\n\
     subject = { certificates = [\"uri:bench:client\"] }\n\
     allow = [\"create\", \"bind\", \"connect\", \"send\", \"receive\", \"session\", \"resolve\"]\n\
+    [[rule]]\nname = \"options\"\nsubject = { certificates = [\"uri:bench:client\"] }\n\
+    allow = [\"option\"]\noption = [\"ordinary\"]\n\
     [[rule]]\nname = \"local\"\nsubject = { everyone = true }\n\
     allow = [\"create\", \"connect\", \"send\", \"receive\", \"session\", \"resolve\"]\n";
 
