@@ -17,7 +17,7 @@ use sockbroker_test_support::{Client, LspClient, WebSocketClient, base64, bounde
 use crate::broker::{broker, limited};
 
 /// Every limit, with the modules that exceed it.
-const EXCEEDED_BY: [(&str, &str); 92] = [
+const EXCEEDED_BY: [(&str, &str); 93] = [
     ("head_bytes", "limits"),
     ("frame_bytes", "limits, http, websocket"),
     ("attachments", "limits"),
