@@ -70,7 +70,7 @@ impl AdminServer for Handlers {
             // A worker reports its own user only.
             all.extend(sessions.into_iter().filter(|session| session.uid == uid));
         }
-        all.extend(waiting.into_iter().map(waiting_summary));
+        all.extend(waiting.iter().map(waiting_summary));
         Ok(all)
     }
 
@@ -148,7 +148,7 @@ fn summary(session: &Session) -> SessionSummary {
     }
 }
 
-fn waiting_summary(session: WaitingSession) -> SessionSummary {
+fn waiting_summary(session: &WaitingSession) -> SessionSummary {
     let persist = if session.is_stored { Persistence::Service } else { Persistence::Worker };
     SessionSummary {
         session: session.number,

@@ -137,17 +137,9 @@ impl Broker {
             let mut parts = Parts::read(session.number, found, &mut closed);
             let generation = parts.state.map(|state| state.generation).unwrap_or_default();
             let record = parts.record(session, index);
+            let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
             let descriptors = std::mem::take(&mut parts.descriptors);
             let restored = match record {
-                Ok(Some(record)) if !record.is_granted(&policy) => {
-                    tracing::info!(
-                        session = session.number,
-                        uid = index.uid,
-                        "closed a session that no rule lets outlive its worker any more"
-                    );
-                    closed.add(descriptors.into_values());
-                    Ok(None)
-                }
                 Ok(Some(record)) => {
                     let broker =
                         Restored { limits: &self.limits, user: &user, claims: &self.claims };
@@ -188,9 +180,19 @@ impl Broker {
 }
 
 impl SessionRecord {
-    /// Whether a policy lets it outlive its worker.
+    /// Whether a policy lets it outlive its worker. Logs if not.
     fn is_granted(&self, policy: &Policy) -> bool {
-        may_persist(policy, Principal::from(self.owner.clone()).subject())
+        let principal = Principal::from(self.owner.clone());
+        let granted = may_persist(policy, principal.subject());
+        if !granted {
+            let (session, uid) = (self.session, principal.subject().uid);
+            tracing::info!(
+                session,
+                uid,
+                "closed a session that no rule lets outlive its worker any more"
+            );
+        }
+        granted
     }
 }
 
