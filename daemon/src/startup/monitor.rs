@@ -31,6 +31,7 @@ use crate::principal::PrincipalKey;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Serves each principal by a worker of its own.
+#[expect(clippy::too_many_lines, reason = "the steps of the start are read in their order")]
 pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(), StartError> {
     let system = |what: &str, error: &dyn std::fmt::Display| {
         StartError::System(format!("cannot {what}: {error}"))

@@ -271,6 +271,7 @@ impl Follower {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each message")]
     async fn handle(
         &mut self,
         message: ToWorker,

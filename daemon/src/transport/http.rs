@@ -50,6 +50,7 @@ pub(super) async fn serve(shared: SharedContext, io: ConnectionIo, principal: Pr
 }
 
 /// Serves HTTP until the connection ends or is upgraded.
+#[expect(clippy::too_many_lines, reason = "the service borrows what the connection has")]
 async fn serve_http(
     shared: &SharedContext,
     io: ConnectionIo,

@@ -34,7 +34,8 @@ pub(crate) fn serve() -> Result<()> {
     });
     for mut stream in source.incoming().flatten() {
         // Until the client closes.
-        thread::spawn(move || while stream.write_all(&[FILLING; 65_536]).is_ok() {});
+        let block = vec![FILLING; 65_536];
+        thread::spawn(move || while stream.write_all(&block).is_ok() {});
     }
     Ok(())
 }
