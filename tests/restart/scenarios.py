@@ -249,6 +249,7 @@ def strange_stores_do_not_stop_the_start(program):
 
 def other_users_cannot_attach(program):
     if os.geteuid() != 0:
+        print("SKIPPED (needs root): other users cannot attach")
         return
     broker = Broker(program)
     try:

@@ -226,6 +226,7 @@ def what_is_kept_of_sessions_is_limited(program):
 def run(program):
     if os.geteuid() != 0:
         # Two users are needed, and the list of all sessions is root's.
+        print("SKIPPED (needs root): sessions that wait without a worker")
         return
     for crash in (killed_worker, killed_service):
         ports_stay_their_owners(program, crash, SHARED_IDS)

@@ -218,35 +218,8 @@ impl Follower {
             tokio::select! {
                 ready = self.ready.readable() => {
                     ready?.clear_ready();
-                    loop {
-                        match self.channel.receive() {
-                            Ok((message, descriptors)) => {
-                                if let Some(end) = self.handle(message, descriptors).await? {
-                                    return Ok(end);
-                                }
-                            }
-                            Err(ChannelError::NotReady) => break,
-                            Err(ChannelError::LostDescriptors {
-                                message: ToWorker::Connection { number },
-                                ..
-                            }) => {
-                                self.send(ToMonitor::NotReceived { number }, None)?;
-                            }
-                            Err(ChannelError::LostDescriptors {
-                                message: ToWorker::Caller { request },
-                                ..
-                            }) => {
-                                self.caller_started(request, None, None);
-                            }
-                            Err(ChannelError::LostDescriptors {
-                                message: ToWorker::Reader { request },
-                                ..
-                            }) => self.reader_started(
-                                request,
-                                Err(ReaderRefusal::Failed(libc::EMFILE)),
-                            ),
-                            Err(error) => return Err(io::Error::other(error)),
-                        }
+                    if let Some(end) = self.receive().await? {
+                        return Ok(end);
                     }
                 }
                 ready = self.ready.writable(), if !self.outgoing.is_empty() => {
@@ -267,6 +240,33 @@ impl Follower {
                     check.reset();
                     report.reset();
                 }
+            }
+        }
+    }
+
+    /// Handles the messages that have come.
+    async fn receive(&mut self) -> io::Result<Option<End>> {
+        loop {
+            match self.channel.receive() {
+                Ok((message, descriptors)) => {
+                    if let Some(end) = self.handle(message, descriptors).await? {
+                        return Ok(Some(end));
+                    }
+                }
+                Err(ChannelError::NotReady) => return Ok(None),
+                Err(ChannelError::LostDescriptors {
+                    message: ToWorker::Connection { number },
+                    ..
+                }) => self.send(ToMonitor::NotReceived { number }, None)?,
+                Err(ChannelError::LostDescriptors {
+                    message: ToWorker::Caller { request },
+                    ..
+                }) => self.caller_started(request, None, None),
+                Err(ChannelError::LostDescriptors {
+                    message: ToWorker::Reader { request },
+                    ..
+                }) => self.reader_started(request, Err(ReaderRefusal::Failed(libc::EMFILE))),
+                Err(error) => return Err(io::Error::other(error)),
             }
         }
     }

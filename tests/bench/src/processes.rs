@@ -121,6 +121,7 @@ fn idle_memory(report: &mut Report) -> Result<()> {
 }
 
 /// How often a worker wakes while its client does nothing.
+#[expect(clippy::disallowed_methods, reason = "no event loop here that could be blocked")]
 fn idle_wake_ups(report: &mut Report) -> Result<()> {
     /// What an ended connection leaves is looked after for some time, and the counters of the calls are reported.
     const SETTLES: Duration = Duration::from_secs(6);
@@ -173,7 +174,7 @@ fn raw_sockets(report: &mut Report) -> Result<()> {
         ),
         ("the same in the caller's network namespace", SelectedNamespace::Caller, 7.0),
     ] {
-        let row = Row::new(name, exchange_with_opener(network)?, "x native");
+        let row = Row::new(name, exchange_with_opener(&network)?, "x native");
         report.add(row.target(Target::AtMost(most)));
     }
     let broker = Broker::start_with("", &format!("{POLICY}{RULES}"))?;
@@ -211,7 +212,7 @@ fn bare_exchange() -> Result<Sample> {
 
 /// A raw socket that the opener makes for a worker, and its close: the same request as that of a broker's worker, without
 /// the call of the client.
-fn exchange_with_opener(network: SelectedNamespace) -> Result<Sample> {
+fn exchange_with_opener(network: &SelectedNamespace) -> Result<Sample> {
     let pair = match network {
         // A socket belongs to the network namespace of the thread that makes it.
         SelectedNamespace::Caller => {

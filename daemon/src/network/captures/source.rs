@@ -73,7 +73,7 @@ impl CaptureSource {
 
     /// Whether that process runs.
     pub fn is_running(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| reader.is_running())
+        self.reader.as_ref().is_some_and(Reader::is_running)
     }
 
     /// Opens a capture. Returns when its ring is live.
