@@ -143,7 +143,7 @@ fn remote_principals_take_no_place_of_local_ones() {
             let answer = remote.call("session.open", json!({}));
             (remote, answer)
         };
-        let held = all.each_ref().map(|leaf| open(leaf));
+        let held = all.each_ref().map(&open);
         for (_, answer) in &held {
             assert!(answer.get("result").is_some(), "{answer}");
         }
@@ -162,7 +162,7 @@ fn remote_principals_take_no_place_of_local_ones() {
             remote.call("session.open", json!({})).get("result").is_some()
         });
         let dave = client("dave");
-        let _others = [&all[1], &all[2]].map(|leaf| open(leaf));
+        let _others = [&all[1], &all[2]].map(&open);
         let (_, answer) = open(&dave);
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(message.contains("remote_workers"), "{message}");
