@@ -162,7 +162,7 @@ fn remote_principals_take_no_place_of_local_ones() {
             remote.call("session.open", json!({})).get("result").is_some()
         });
         let dave = client("dave");
-        let _others = [&all[1], &all[2]].map(open);
+        let _others = [&all[1], &all[2]].map(&open);
         let (_, answer) = open(&dave);
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(message.contains("remote_workers"), "{message}");

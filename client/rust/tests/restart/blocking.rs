@@ -33,8 +33,8 @@ fn connected(broker: &Broker) -> (Socket, TcpStream) {
 
 /// Runs `call` on a thread, and `act` when it waits for the response.
 fn while_waiting<T: Send>(call: impl FnOnce() -> T + Send, act: impl FnOnce()) -> T {
-    /// Numbers of `poll` and `ppoll` (`asm/unistd_64.h`).
-    const POLLS: [&str; 2] = ["7 ", "271 "];
+    /// Numbers of `poll`, `recvmsg` and `ppoll` (`asm/unistd_64.h`).
+    const WAITS: [&str; 3] = ["7 ", "47 ", "271 "];
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
         let called = scope.spawn(move || {
@@ -44,7 +44,7 @@ fn while_waiting<T: Send>(call: impl FnOnce() -> T + Send, act: impl FnOnce()) -
         let syscall = Path::new("/proc").join(receiver.recv().unwrap()).join("syscall");
         until("the call waits for the response", || {
             let present = std::fs::read_to_string(&syscall).unwrap_or_default();
-            called.is_finished() || POLLS.iter().any(|number| present.starts_with(number))
+            called.is_finished() || WAITS.iter().any(|number| present.starts_with(number))
         });
         act();
         called.join().unwrap()
