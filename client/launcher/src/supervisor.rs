@@ -30,7 +30,7 @@ use crate::kernel::signals::{Mask, restore, restore_pipe_signal};
 use crate::namespaces::{enter_empty_network, enter_user_namespace};
 use crate::refusal::Lines;
 use crate::remote::{Network, first_unprivileged_port};
-use crate::takeover::Last;
+use crate::takeover::{Last, RECEIVERS};
 
 /// What the program is and how it is started.
 #[derive(Debug)]
@@ -238,9 +238,6 @@ fn of_status(status: WaitStatus) -> Option<Report> {
     }
     status.terminating_signal().map(|signal| Report::Killed { signal })
 }
-
-/// The threads that receive calls: one receives while another makes a call.
-pub(crate) const RECEIVERS: usize = 2;
 
 /// What the threads that receive calls share.
 struct Receivers {

@@ -33,7 +33,7 @@ use crate::session::lots::Lots;
 use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::{NextPolicy, PolicyInForce};
 use crate::session::restriction::SessionRestriction;
-use crate::session::sweep::Sweeps;
+use crate::session::sweeps::Sweeps;
 use crate::session::token::Token;
 use crate::table::claims::{Claim, Claimed, Claims};
 use sockbroker_policy::Policy;

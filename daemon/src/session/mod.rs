@@ -23,6 +23,7 @@ pub mod revocation;
 pub mod activity;
 pub mod broker;
 pub mod sweep;
+pub mod sweeps;
 pub mod places;
 pub mod memory_lease;
 pub mod connection;

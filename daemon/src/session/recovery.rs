@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sockbroker_monitor::message::{Index, KeptSession, Persisted};
+use sockbroker_monitor::message::{Index, KeptSession, Persisted, Waiting};
 use sockbroker_proto::api::session::Persistence as Reach;
 
 use crate::descriptor::Descriptor;
@@ -23,7 +23,6 @@ use crate::session::restore::Restored;
 use crate::session::restriction::RestrictionText;
 use crate::table::{Numbers, slots};
 use sockbroker_policy::Policy;
-use sockbroker_sys::host;
 
 /// Sockets that nobody gets. They are closed where that cannot stall anything, after the lots have no copy.
 struct Closed<'a> {
@@ -200,7 +199,7 @@ impl Broker {
     /// How long a session that was recovered waits for its client: the time that began with the end of the worker.
     fn time_left(&self, session: &KeptSession) -> Duration {
         let whole = session.linger.max(Duration::from_secs(self.limits.reattach_seconds));
-        session.waiting.map_or(whole, |waiting| waiting.until.saturating_sub(host::since_boot()))
+        session.waiting.map_or(whole, Waiting::left)
     }
 }
 

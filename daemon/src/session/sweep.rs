@@ -1,52 +1,14 @@
 //! Ends what only time ends: sessions without connections, tokens of channels, counts of a minute.
-//!
-//! Nothing wakes the process while nothing of it exists: what begins to wait for its time requests a sweep, and each
-//! sweep returns when the next one is due.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::observe::refusals::Reason;
 use crate::principal::PrincipalKey;
 use crate::session::Session;
 use crate::session::broker::Broker;
-
-/// The time between two sweeps at least.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// Requests for sweeps.
-#[derive(Debug, Clone, Default)]
-pub struct Sweeps(Arc<Notify>);
-
-impl Sweeps {
-    /// Requests a sweep, because something has begun to wait for its time.
-    pub fn request(&self) {
-        self.0.notify_one();
-    }
-
-    /// Waits for a request.
-    pub async fn requested(&self) {
-        self.0.notified().await;
-    }
-}
-
-/// Waits until a sweep is due; for ever if none is.
-pub async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// When the next sweep is due after a request for one.
-pub fn soon(due: Option<Instant>) -> Option<Instant> {
-    let soon = Instant::now() + PAUSE;
-    Some(due.map_or(soon, |due| due.min(soon)))
-}
+use crate::session::sweeps::PAUSE;
 
 impl Broker {
     /// Ends the sessions whose time to wait for a connection is over, and forgets what is as old as its limit.
@@ -103,6 +65,9 @@ impl Broker {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use futures_util::FutureExt as _;
     use sockbroker_policy::subject::Subject;
 
@@ -111,6 +76,7 @@ mod tests {
     use crate::principal::Principal;
     use crate::session::connection::{Connection, Facts, Framing};
     use crate::session::finished::LastCalls;
+    use crate::session::sweeps::soon;
 
     fn broker(limits: Limits) -> Arc<Broker> {
         Arc::new(Broker::new(sockbroker_policy::Policy::built_in(7), limits))

@@ -240,7 +240,7 @@ async fn a_clone_has_the_sockets_and_not_the_streams() {
     assert_ne!(start(&clone, &user, &held), stream, "a void handle is not given out again");
 }
 
-/// Makes a session persistent in lots of its own, of which a next process finds copies.
+/// Makes a session persistent in lots of its own, and returns copies of these for a next process.
 fn park(session: &Session) -> [OwnedFd; 2] {
     let lots = Lots::default();
     let ends = Lot::create().unwrap().into_ends();

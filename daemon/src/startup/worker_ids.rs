@@ -79,7 +79,7 @@ fn enough(range: &RangeInclusive<u32>, workers: u64, remote: u64) -> Result<(), 
         return Ok(());
     }
     let remote = if remote == 0 { "" } else { ", those of remote_workers, and 2" };
-    Err(format!("{count} ids are fewer than twice those of the limit workers{remote}: {needed}"))
+    Err(format!("{count} ids are fewer than twice the limit workers ({workers}){remote}: {needed}"))
 }
 
 fn read(path: &str) -> Result<String, String> {

@@ -1,9 +1,8 @@
-//! The host name (`gethostname(2)`), memory, and the time since the kernel started.
+//! The host name (`gethostname(2)`) and the memory of the machine.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::Duration;
 
 /// The host name of this UTS namespace: at most 64 bytes, in any encoding.
 pub fn hostname() -> io::Result<Vec<u8>> {
@@ -18,13 +17,6 @@ pub fn set_hostname(name: &[u8]) -> io::Result<()> {
 /// The memory of the machine in bytes (`sysinfo(2)`).
 pub fn memory() -> io::Result<u64> {
     Ok(nix::sys::sysinfo::sysinfo()?.ram_total())
-}
-
-/// The time since the kernel started, with the time in suspend (`CLOCK_BOOTTIME`). All processes have the same.
-pub fn since_boot() -> Duration {
-    // Every kernel since 2.6.39 has this clock, so the call cannot fail.
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-        .map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub mod child;
 pub mod prompt_close;
 pub mod events;
 pub mod timer;
+pub mod clock;
 pub mod sealed;
 pub mod peer;
 pub mod poll;

@@ -13,6 +13,7 @@ mod placement;
 mod program;
 mod remote_lab;
 mod link_peers;
+mod opener_peer;
 mod peers;
 mod broker;
 mod client;

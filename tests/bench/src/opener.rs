@@ -1,29 +1,21 @@
 //! The opener alone: the exchange of a worker with it, without JSON-RPC, policy files and audit of the worker.
 //!
-//! The process in the role of the opener runs the code of the broker's opener, unconfined. The benchmark takes the parts of
-//! the monitor, which announces a worker and a connection, and of the worker.
+//! The benchmark takes the parts of the monitor, which announces a worker and a connection, and of the worker.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use nix::libc;
 use nix::unistd::Pid;
 use sockbroker_monitor::channel::Channel;
-use sockbroker_monitor::message::{Build, Description, FromOpener, ToOpener, WorkerPeer};
-use sockbroker_monitor::opener::{CaptureLimits, Host};
+use sockbroker_monitor::message::{Build, FromOpener, ToOpener, WorkerPeer};
 use sockbroker_monitor::request::{
     Answer, OpenerChannel, OpenerRequest, Request, SelectedNamespace,
 };
-use sockbroker_policy::Policy;
-use sockbroker_policy::file::{Directory, read};
 use sockbroker_sys::credentials::{self, Credentials};
-use sockbroker_sys::poll::poll_for;
-use sockbroker_sys::stream::{receive_stream, send_stream};
+use sockbroker_sys::stream::send_stream;
 use sockbroker_sys::{record, sealed, socket};
 
 use crate::client::TIMEOUT;
@@ -32,61 +24,6 @@ use crate::peers::{Peer, Role};
 
 /// The only worker.
 const WORKER: u64 = 1;
-
-/// What the policy grants root, here and in its own network namespace.
-const POLICY: &str = "version = 1\n\
-                      [[rule]]\nname = \"here\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
-                      [[rule]]\nname = \"caller\"\nsubject = { uids = [0] }\nallow = [\"create\"]\n\
-                      netns = [\"caller\"]\n";
-
-/// The program around the opener. Its policy is [`POLICY`].
-struct BareHost;
-
-/// The policy names no users and groups.
-impl Directory for BareHost {
-    fn user(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn group(&self, _: &str) -> Option<u32> {
-        None
-    }
-}
-
-impl Host for BareHost {
-    fn policy(&mut self, _: OwnedFd) -> std::result::Result<Policy, String> {
-        let content = read("policy", POLICY, self).map_err(|error| error.to_string())?;
-        let rules = content.rules.into_iter().map(|(rule, _)| rule).collect();
-        Ok(Policy::new(0, rules, content.revokes))
-    }
-
-    fn confine(&mut self, _: OwnedFd, _: &Policy) -> std::result::Result<Description, String> {
-        Ok(Description(Vec::new()))
-    }
-
-    fn capture_limits(&self) -> CaptureLimits {
-        CaptureLimits { of_user: 0, in_all: 0, bytes_of_user: 0, bytes_in_all: 0 }
-    }
-
-    fn network_folders(&self) -> Vec<PathBuf> {
-        Vec::new()
-    }
-
-    fn replaced(&mut self, _: &Policy) {}
-}
-
-/// Runs the opener on the channel that comes over the socket of this process.
-pub(crate) fn run(stream: &UnixStream) -> io::Result<()> {
-    let channel = receive_descriptor(stream)?;
-    sockbroker_monitor::opener::run(channel, BareHost).map_err(io::Error::other)
-}
-
-fn receive_descriptor(stream: &UnixStream) -> io::Result<OwnedFd> {
-    let (mut bytes, mut descriptors) = (BytesMut::new(), VecDeque::new());
-    poll_for(&[(stream.as_fd(), libc::POLLIN)], None)?;
-    receive_stream(stream.as_fd(), &mut bytes, 1, &mut descriptors)?;
-    descriptors.pop_front().ok_or_else(|| io::Error::other("no descriptor came"))
-}
 
 /// A running opener, and the parts of the other processes.
 pub(crate) struct BareOpener {

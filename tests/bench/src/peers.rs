@@ -21,7 +21,7 @@ use sockbrokerd::startup::{self, args::Args};
 use crate::client::{BLOCK, TIMEOUT, set_send_buffer};
 use crate::error::{self, Result};
 use crate::measure::FILLING;
-use crate::{link_peers, opener, program, remote_lab};
+use crate::{link_peers, opener_peer, program, remote_lab};
 
 /// The environment variable with the role of a process. The command line belongs to the broker.
 const VARIABLE: &str = "SOCKBROKER_BENCH_ROLE";
@@ -120,7 +120,7 @@ impl Role {
             Self::Source => source().map_err(|error| error.to_string()),
             Self::Opener => answer_with_sockets().map_err(|error| error.to_string()),
             Self::BareOpener => standard_input()
-                .and_then(|stream| opener::run(&stream))
+                .and_then(|stream| opener_peer::run(&stream))
                 .map_err(|error| error.to_string()),
             Self::Program => program::run().map_err(|error| error.to_string()),
             Self::Launcher => match program::launch() {

@@ -23,8 +23,8 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/sys/src/lib.rs",
-        "lot record service_manager stream interface packet ring ioctl filter unix_file message namespace socket credentials control
-         option databases resolver identity child prompt_close events timer sealed peer poll process file capability
+        "lot position record service_manager stream interface packet ring ioctl filter unix_file message namespace socket credentials control
+         option databases resolver identity child prompt_close events timer clock sealed peer poll process file capability
          privileges refused activation accounts host address call testing",
     ),
     (

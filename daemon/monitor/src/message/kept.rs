@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sockbroker_sys::clock;
 
 use crate::claim::Claim;
 
@@ -49,6 +50,13 @@ pub struct KeptSession {
 pub struct Waiting {
     pub since: Duration,
     pub until: Duration,
+}
+
+impl Waiting {
+    /// How much longer it waits.
+    pub fn left(self) -> Duration {
+        self.until.saturating_sub(clock::since_boot())
+    }
 }
 
 /// A session without a worker, for the list of all sessions.

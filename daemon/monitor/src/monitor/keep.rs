@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
 use sockbroker_sys::lot::{Lot, Parked};
-use sockbroker_sys::{host, sealed};
+use sockbroker_sys::{clock, sealed};
 
 use super::worker_ids::WorkerId;
 use crate::claim::Claim;
@@ -273,7 +273,7 @@ impl Kept {
 
     /// Notes that its sessions have no connection from now on. Those that had none before keep their time.
     pub(super) fn begin_waiting(&mut self, times: WaitTimes) {
-        let now = host::since_boot();
+        let now = clock::since_boot();
         for session in self.sessions.values_mut().filter(|session| session.waiting.is_none()) {
             session.waiting = Some(times.from(now, session.linger));
         }
@@ -282,7 +282,7 @@ impl Kept {
     /// Lets sessions that an earlier broker left wait long enough that their clients can connect.
     pub(super) fn continue_waiting(&mut self, times: WaitTimes) {
         self.begin_waiting(times);
-        let now = host::since_boot();
+        let now = clock::since_boot();
         for waiting in self.sessions.values_mut().filter_map(|session| session.waiting.as_mut()) {
             let longest = now.saturating_add(times.reattach.max(times.longest));
             let least = now.saturating_add(times.reattach);
@@ -296,19 +296,19 @@ impl Kept {
         let times = self.sessions.values().filter_map(|session| session.waiting);
         let first = times.map(|waiting| waiting.until).min().filter(|_| !self.is_served)?;
         // What no clock can represent never comes.
-        Instant::now().checked_add(first.saturating_sub(host::since_boot()))
+        Instant::now().checked_add(first.saturating_sub(clock::since_boot()))
     }
 
     /// Whether one of its sessions has waited long enough.
     pub(super) fn has_expired(&self) -> bool {
-        let now = host::since_boot();
+        let now = clock::since_boot();
         let mut waiting = self.sessions.values().filter_map(|session| session.waiting);
         !self.is_served && waiting.any(|waiting| waiting.until <= now)
     }
 
     /// Forgets the sessions that have waited long enough. Returns their number.
     pub(super) fn expire(&mut self) -> usize {
-        let now = host::since_boot();
+        let now = clock::since_boot();
         let is_over = |session: &KeptSession| session.waiting.is_some_and(|w| w.until <= now);
         self.sessions.extract_if(.., |_, session| is_over(session)).count()
     }
@@ -334,7 +334,7 @@ impl WaitTimes {
 
     /// What a session waits after the end of its last connection.
     pub(super) fn lingering(self, linger: Duration) -> Waiting {
-        let now = host::since_boot();
+        let now = clock::since_boot();
         Waiting { since: now, until: now.saturating_add(linger.min(self.longest)) }
     }
 }
@@ -380,7 +380,7 @@ mod tests {
         let length = |waiting: Waiting| waiting.until.saturating_sub(waiting.since);
         let lengths = [1, 2, 3].map(|number| length(wait(&kept, number)));
         assert_eq!(lengths.map(|length| length.as_secs()), [30, 600, 3600]);
-        let first = wait(&kept, 1).until.saturating_sub(host::since_boot());
+        let first = wait(&kept, 1).until.saturating_sub(clock::since_boot());
         assert!(kept.expires().unwrap() <= Instant::now() + first);
         kept.write().unwrap();
         let mut found = again(&kept).unwrap();
@@ -396,7 +396,7 @@ mod tests {
         kept.write().unwrap();
         let mut later = again(&kept).unwrap();
         later.continue_waiting(TIMES);
-        let left = |number| wait(&later, number).until.saturating_sub(host::since_boot());
+        let left = |number| wait(&later, number).until.saturating_sub(clock::since_boot());
         assert!(left(1) > Duration::from_secs(20) && left(2) <= Duration::from_hours(1));
         assert!(kept.has_expired());
         assert_eq!((kept.expire(), kept.sessions.len()), (1, 2));

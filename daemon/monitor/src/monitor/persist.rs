@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
-use sockbroker_sys::{host, sealed};
+use sockbroker_sys::{clock, sealed};
 
 use super::host::Host;
 use super::keep::{Kept, STORE, WaitTimes};
@@ -204,7 +204,7 @@ impl<H: Host> Monitor<H> {
         let Some(worker) = self.workers.get(&token) else { return };
         let peer = worker.peer().clone();
         let Some(text) = self.read_text(token, facts) else { return };
-        let began = host::since_boot();
+        let began = clock::since_boot();
         let kept = text.and_then(|facts| {
             let (waiting, restrictions) = (None, Vec::new());
             let session = KeptSession { number, linger, began, waiting, facts, restrictions };

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use sockbroker_sys::credentials::Credentials;
-use sockbroker_sys::{host, sealed};
+use sockbroker_sys::{clock, sealed};
 
 use super::host::Host;
 use super::keep::{CRASHES, JUDGE, Judgement, Kept};
@@ -199,7 +199,7 @@ impl Kept {
 }
 
 fn summaries(kept: &Kept) -> Vec<WaitingSession> {
-    let now = host::since_boot();
+    let now = clock::since_boot();
     let parked = kept.parked().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot count the handles of sessions that wait");
         BTreeMap::new()
