@@ -1,6 +1,6 @@
 //! The broker's own control connections on `AF_UNIX`: bytes and passed descriptors.
 //!
-//! The functions never wait, except [`await_stream`]: they return `WouldBlock` if there is nothing to do.
+//! The functions never wait, except `await_stream`: they return `WouldBlock` if there is nothing to do.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

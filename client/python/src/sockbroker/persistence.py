@@ -384,7 +384,9 @@ class Persistence:
         wants = params.get("want_fd") if isinstance(params, dict) else params[1:2] == [True]
         for one in made if wants else ():
             passed = checked(self._attempt(_Request("socket.fileno", [one["handle"]], takes_descriptors=True)))
-            response.descriptors.append(passed.take_descriptor())
+            descriptor = passed.take_descriptor()
+            if descriptor is not None:
+                response.descriptors.append(descriptor)
         return response
 
     def _looked_up(self, facts: CallFacts) -> Response | int:

@@ -29,7 +29,7 @@ def position(ask: Callable[[str, list[Any]], Any], handle: int) -> tuple[int, in
 
     def info() -> tuple[int, int, int]:
         data = ask("socket.getsockopt", [handle, "IPPROTO_TCP", "TCP_INFO", _INFO_BYTES])
-        return _COUNTS.unpack_from(data)  # type: ignore[return-value]
+        return _COUNTS.unpack_from(data)
 
     before = info()
     for _ in range(_READINGS):

@@ -1,7 +1,7 @@
 //! `sockbroker agent --socks`: a SOCKS5 proxy for programs that make their sockets in C.
 //!
 //! A connection of a client becomes a socket of the remote broker, which also looks up names. The data moves in a
-//! [`channel`](super::channel), as that of other clients.
+//! [`channel`], as that of other clients.
 
 mod message;
 mod owner;
