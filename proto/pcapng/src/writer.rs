@@ -287,7 +287,7 @@ impl Writer {
 /// The most bytes behind the data of a packet without a comment: the padding, three options, their end, the length.
 const TAIL: usize = 3 + 8 + 12 + 12 + 4 + 4;
 
-/// Appends a packet without a comment as [`block`] does, in fewer steps: captures write each packet by this.
+/// Appends a packet without a comment as [`block()`] does, in fewer steps: captures write each packet by this.
 fn packet_without_text(
     packet: &Packet<'_>,
     captured: u32,
