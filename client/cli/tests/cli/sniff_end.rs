@@ -176,14 +176,21 @@ fn fifo_without_a_reader_does_not_delay_the_end() {
 
 /// Waits until the program catches SIGTERM. It can be under timeout(1).
 pub(crate) fn wait_until_signals_are_caught(child: &Child) {
+    const SIGHUP: u32 = 1;
+    const SIGTERM: u32 = 15;
     let parent = child.id().to_string();
     let caught = |program: &str| {
         let path = format!("/proc/{program}/status");
         let Ok(status) = std::fs::read_to_string(path) else { return false };
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let has = |field: &str, signal: u32| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (signal - 1) != 0
+        };
+        // The handler of SIGTERM does nothing until that of SIGHUP, the last one, is set.
+        let last = if has("SigIgn:", SIGHUP) { SIGTERM } else { SIGHUP };
         // Before exec(3) the child is a copy of timeout(1), which catches SIGTERM too.
         let started = status.starts_with("Name:\tsockbroker");
-        started && u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (15 - 1) != 0
+        started && has("SigCgt:", last)
     };
     loop {
         let children = format!("/proc/{parent}/task/{parent}/children");
