@@ -179,7 +179,7 @@ mod tests {
     fn ids_suffice_for_the_workers_of_local_and_remote_principals() {
         assert!(enough(&(1..=20), 10, 0).is_ok() && enough(&(1..=26), 10, 6).is_ok());
         let error = enough(&(1..=19), 10, 0).unwrap_err();
-        assert!(error.contains("19 ids") && error.ends_with("workers: 20"), "{error}");
+        assert!(error.contains("19 ids") && error.ends_with("workers (10): 20"), "{error}");
         let error = enough(&(1..=25), 10, 6).unwrap_err();
         assert!(error.contains("25 ids") && error.ends_with("and 2: 26"), "{error}");
     }

@@ -38,8 +38,9 @@ _PROGRAM_MISSING = re.compile(r"sockbroker: .*not found\s*$|command not found: s
 _poll = _select.poll
 
 # It runs in the background of a shell that exits at once, so that it is not a child of the program, which can wait for
-# its own. It ends ssh once standard input ends: when the program closes its end of the socket, or is killed. SIGKILL,
-# because ssh can notice SIGTERM as late as `ServerAliveInterval`. Ctrl-C reaches the program alone. The standard output
+# its own. It ends ssh once standard input ends: when the program closes its end of the socket, or is killed. At SIGTERM,
+# ssh ends the program of `ProxyCommand`. It can notice a SIGTERM that comes just before it waits as late as
+# `ServerAliveInterval`: further ones follow, and SIGKILL at last. Ctrl-C reaches the program alone. The standard output
 # of the script is standard input and output of ssh.
 _SCRIPT = """\
 exec 3<&0 4>&1 >/dev/null
@@ -51,7 +52,7 @@ ssh "$@" <&4 >&4 3<&- 4>&- &
 ssh=$!
 exec 4>&-
 trap '' HUP TERM
-{ read -r line <&3; kill -9 $ssh; } 2>/dev/null &
+{ read -r line <&3; for _ in 1 2 3 4 5; do kill $ssh; sleep 1 3<&-; done; kill -9 $ssh; } 2>/dev/null &
 watcher=$!
 wait $ssh
 kill -9 $watcher

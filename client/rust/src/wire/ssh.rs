@@ -38,9 +38,10 @@ const PROBE: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"socket.htons\"
 
 /// Starts ssh, and ends it once standard input ends: when the client drops its end of the pipe, or when it is killed.
 /// `PR_SET_PDEATHSIG` would already act at the end of the thread that started ssh. At SIGTERM, ssh ends the program of
-/// `ProxyCommand` and restores the terminal. SIGKILL follows, because ssh can notice SIGTERM as late as
-/// `ServerAliveInterval`. The folder is removed after ssh has ended, and then standard output ends. Ctrl-C
-/// reaches the client alone, which can then still use the broker.
+/// `ProxyCommand` and restores the terminal. It can notice a SIGTERM that comes just before it waits as late as
+/// `ServerAliveInterval`: further ones follow, and SIGKILL at last, after which that program remains. The folder is
+/// removed after ssh has ended, and then standard output ends. Ctrl-C reaches the client alone, which can then still use
+/// the broker.
 const FORWARD_SCRIPT: &str = r#"trap '' INT QUIT
 exec 3<&0
 folder=$1
@@ -48,7 +49,7 @@ shift
 ssh "$@" </dev/null >/dev/null 3<&- &
 ssh=$!
 trap '' HUP TERM
-{ read -r line <&3; kill $ssh; sleep 1; kill -9 $ssh; } >/dev/null 2>&1 &
+{ read -r line <&3; for _ in 1 2 3 4 5; do kill $ssh; sleep 1 3<&-; done; kill -9 $ssh; } >/dev/null 2>&1 &
 watcher=$!
 wait $ssh
 kill -9 $watcher
@@ -61,7 +62,7 @@ ssh "$@" <&4 >&4 3<&- 4<&- &
 ssh=$!
 exec 4<&- </dev/null >/dev/null
 trap '' HUP TERM
-{ read -r line <&3; kill $ssh; sleep 1; kill -9 $ssh; } 2>/dev/null &
+{ read -r line <&3; for _ in 1 2 3 4 5; do kill $ssh; sleep 1 3<&-; done; kill -9 $ssh; } 2>/dev/null &
 watcher=$!
 wait $ssh
 kill -9 $watcher"#;
