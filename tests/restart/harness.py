@@ -141,7 +141,8 @@ class Broker:
             "LISTEN_FDS": str(len(passed)),
             "LISTEN_FDNAMES": ":".join(name for name, _ in passed),
         }
-        if self.keeps:
+        # An earlier systemd keeps descriptors and does not state it.
+        if self.keeps is not None:
             environment["FDSTORE"] = str(self.keeps)
         arguments = [self.program, "--config", os.path.join(self.folder.name, "config.toml"),
                      "--policy", os.path.join(self.folder.name, "policy.toml")]

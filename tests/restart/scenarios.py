@@ -131,6 +131,19 @@ def without_a_store_the_service_ends_them(program):
         broker.close()
 
 
+def a_store_that_is_not_stated_keeps_them(program):
+    broker = Broker(program, store=None)
+    try:
+        client = Client(broker)
+        opened = client.open()
+        assert opened["persist"] == "worker"
+        broker.store.wait(lambda: broker.store.kept != {})
+        killed_service(broker, client)
+        attached(broker, opened["token"])
+    finally:
+        broker.close()
+
+
 def sessions_without_a_client_end(program):
     broker = Broker(program, limits={"reattach_seconds": 1})
     try:
@@ -274,6 +287,7 @@ def run(program):
     lives_on(program, restarted_service, "service")
     sessions_that_did_not_ask_end(program)
     without_a_store_the_service_ends_them(program)
+    a_store_that_is_not_stated_keeps_them(program)
     sessions_without_a_client_end(program)
     limits_are_errors_with_their_name(program)
     three_crashes_discard_the_lots(program)

@@ -95,13 +95,13 @@ pub(super) fn listening_sockets() -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Sta
 }
 
 /// The service manager, and the number of descriptors that it states to keep (`$FDSTORE`, since systemd 254).
-pub(super) fn store() -> (Option<ServiceManager>, u64) {
+pub(super) fn store() -> (Option<ServiceManager>, Option<u64>) {
     let manager = ServiceManager::connect().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot connect to the service manager");
         None
     });
-    let places = std::env::var("FDSTORE").ok().and_then(|number| number.parse::<u64>().ok());
-    (manager, places.unwrap_or_default())
+    let places = std::env::var("FDSTORE").ok().and_then(|number| number.parse().ok());
+    (manager, places)
 }
 
 /// Removes a descriptor from the store of the service manager.

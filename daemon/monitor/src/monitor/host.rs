@@ -35,8 +35,8 @@ pub struct Settings {
     pub activated: bool,
     /// What an earlier broker stored with the service manager, by name.
     pub stored: Vec<(String, OwnedFd)>,
-    /// The service manager, and the number of descriptors that it states to keep.
-    pub service_manager: (Option<ServiceManager>, u64),
+    /// The service manager, and the number of descriptors that it states to keep, if it states one.
+    pub service_manager: (Option<ServiceManager>, Option<u64>),
     /// Descriptors to close, which may wait.
     pub discarded: Vec<OwnedFd>,
 }

@@ -80,6 +80,7 @@ impl<H: Host> Monitor<H> {
         }
         let (ids, uid) = (self.worker_ids.as_mut(), kept.owner.uid);
         kept.id = kept.earlier_id.and_then(|id| ids?.of(uid).take_again(id));
+        kept.is_stored = self.store.is_stated();
         if let Err(error) = kept.write() {
             tracing::warn!(%error, "cannot note how long sessions wait");
         }
@@ -292,6 +293,8 @@ impl<H: Host> Monitor<H> {
         let lots = kept.lots().map_err(failed)?;
         if self.store.has_room() {
             self.store.add(&name, kept.copies().map_err(failed)?);
+        }
+        if self.store.has_stored(&name) && self.store.is_stated() {
             let barrier = self.store.barrier().map_err(failed)?;
             let number = self.number();
             self.events.add(barrier.as_fd(), number).map_err(failed)?;

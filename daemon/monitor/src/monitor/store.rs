@@ -18,8 +18,8 @@ const OF_NAME: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Store {
     manager: Option<ServiceManager>,
-    /// The descriptors that the service manager states to keep (`$FDSTORE`, systemd 254).
-    places: u64,
+    /// The descriptors that the service manager states to keep; `None` if it states nothing (systemd before 254).
+    places: Option<u64>,
     /// The names of what it has.
     names: BTreeSet<String>,
     waiting: VecDeque<(String, Vec<OwnedFd>)>,
@@ -27,25 +27,36 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// The store of a service manager that keeps this number of descriptors, and has some under these names.
+    /// The store of a service manager that states to keep this number of descriptors, and has some under these names.
     pub(super) fn new(
-        (manager, places): (Option<ServiceManager>, u64),
+        (manager, places): (Option<ServiceManager>, Option<u64>),
         names: impl IntoIterator<Item = String>,
     ) -> Self {
         let names = names.into_iter().collect();
         Self { manager, places, names, waiting: VecDeque::new(), retry_at: None }
     }
 
-    /// Whether a broker that is started later gets what is stored next.
+    /// Whether the service manager may keep what is stored next. One that states nothing keeps it over a restart if it is
+    /// an earlier systemd, and discards it otherwise.
     pub(super) fn has_room(&self) -> bool {
         let used = self.names.len() as u64 * OF_NAME;
-        self.manager.is_some() && used + OF_NAME <= self.places
+        self.manager.is_some() && self.places.is_none_or(|places| used + OF_NAME <= places)
+    }
+
+    /// Whether the service manager states that a broker that is started later gets what is stored.
+    pub(super) fn is_stated(&self) -> bool {
+        self.manager.is_some() && self.places.is_some()
     }
 
     /// Stores the two ends of a lot under a name.
     pub(super) fn add(&mut self, name: &str, descriptors: Vec<OwnedFd>) {
         self.names.insert(name.to_owned());
         self.send(format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), descriptors);
+    }
+
+    /// Whether something was stored under a name.
+    pub(super) fn has_stored(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// Removes what has this name.
@@ -102,15 +113,17 @@ mod tests {
     #[test]
     fn what_is_stored_counts_until_it_is_removed() {
         let names = ["lots-1".to_owned()];
-        assert!(!Store::new((None, 100), names.clone()).has_room());
+        assert!(!Store::new((None, Some(100)), names.clone()).has_room());
         let folder = std::env::temp_dir().join(format!("store-{}", std::process::id()));
         let address = SocketAddr::from_pathname(&folder).unwrap();
         let _socket = UnixDatagram::bind_addr(&address).unwrap();
         let manager = || ServiceManager::at(folder.as_os_str()).unwrap();
-        assert!(!Store::new((Some(manager()), 1), []).has_room());
-        let mut store = Store::new((Some(manager()), 5), names);
+        assert!(!Store::new((Some(manager()), Some(1)), []).has_room());
+        let silent = Store::new((Some(manager()), None), names.clone());
+        assert!(silent.has_room() && !silent.is_stated());
+        let mut store = Store::new((Some(manager()), Some(5)), names);
         std::fs::remove_file(&folder).unwrap();
-        assert!(store.has_room());
+        assert!(store.has_room() && store.is_stated());
         store.add("lots-2", Vec::new());
         assert!(!store.has_room());
         store.remove("lots-9");
