@@ -23,6 +23,7 @@ mod cancel;
 mod resolve;
 mod backpressure;
 mod limits;
+mod admission;
 mod sessions;
 mod admin;
 mod bad_frames;

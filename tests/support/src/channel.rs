@@ -1,7 +1,7 @@
 //! Channels: a client of frames, descriptors, and handles that are connected to sockets of the test.
 
-use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::http::HttpClient;
 use crate::lsp::LspClient;
 use crate::message::Answer;
-use crate::watch::HANG;
+use crate::watch::{HANG, until};
 
 /// The protocol of channels with frames, for `Upgrade`.
 pub const FRAMES: &str = "sockbroker-channel";
@@ -121,4 +121,41 @@ pub fn exact(stream: &mut impl Read, length: usize) -> Vec<u8> {
 pub fn is_closed(client: &mut LspClient, handle: u64) -> bool {
     let answer = client.call("socket.attributes", json!([handle]));
     answer.is_fault() && answer.fault().kind() == (4000, "handle")
+}
+
+/// A local end of a stream socket of a broker.
+pub trait LocalEnd: Read + Write {
+    fn end_writing(&self) -> io::Result<()>;
+}
+
+impl LocalEnd for UnixStream {
+    fn end_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl LocalEnd for TcpStream {
+    fn end_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// The peer gets a question to its end, and its answer arrives after that.
+pub fn expect_half_close(stream: &mut impl LocalEnd, mut peer: TcpStream) {
+    stream.write_all(b"question").unwrap();
+    stream.end_writing().unwrap();
+    assert_eq!(rest(&mut peer), b"question");
+    peer.write_all(b"answer").unwrap();
+    drop(peer);
+    assert_eq!(rest(stream), b"answer");
+}
+
+/// A peer that resets the connection resets this end, after data that is not lost.
+pub fn expect_reset_after_data(stream: &mut TcpStream, mut peer: TcpStream) {
+    peer.write_all(b"last").unwrap();
+    assert_eq!(exact(stream, 4), b"last");
+    stream.write_all(b"unread").unwrap();
+    until("the data has arrived", || peer.peek(&mut [0; 6]).unwrap() == 6);
+    drop(peer);
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

@@ -13,7 +13,7 @@ use std::thread;
 use serde_json::{Value, json};
 use sockbroker_client::{Domain, Error, Protocol, Type, blocking};
 use sockbroker_proto::channel::{ChannelFrame, read_frame, write_frame};
-use sockbroker_test_support::channel::{connected, is_closed, local, rest};
+use sockbroker_test_support::channel::{connected, expect_half_close, is_closed, local, rest};
 use sockbroker_test_support::daemon::{kill_process, terminate_process};
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::sshd::installed_or_skip;
@@ -80,14 +80,9 @@ pub(crate) fn channel(client: &mut LspClient, handle: u64) -> UnixStream {
 fn check(agent: &Agent) {
     let mut client = agent.client();
     // Half-close, and the answer after it.
-    let (handle, mut peer) = connected(&mut client);
+    let (handle, peer) = connected(&mut client);
     let mut stream = channel(&mut client, handle);
-    stream.write_all(b"question").unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(rest(&mut peer), b"question");
-    peer.write_all(b"answer").unwrap();
-    drop(peer);
-    assert_eq!(rest(&mut stream), b"answer");
+    expect_half_close(&mut stream, peer);
     drop(stream);
     until("the handle is closed", || is_closed(&mut client, handle));
     // Data in both directions at once.

@@ -1,13 +1,15 @@
 //! `sockbroker agent --pair tcp`: descriptors that are TCP sockets.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
 use serde_json::json;
 use sockbroker_client::blocking;
-use sockbroker_test_support::channel::{connected, exact, is_closed, local, rest};
+use sockbroker_test_support::channel::{
+    connected, exact, expect_half_close, expect_reset_after_data, is_closed, local, rest,
+};
 use sockbroker_test_support::counts::CHANNELS;
 use sockbroker_test_support::{Daemon, LspClient, bounded, until};
 
@@ -28,28 +30,16 @@ fn descriptors_of_tcp_pairs_have_half_close_and_exact_resets() {
         let broker = broker();
         let agent = agent(&broker);
         let mut client = agent.client();
-        let (handle, mut peer) = connected(&mut client);
+        let (handle, peer) = connected(&mut client);
         let mut stream = tcp(&mut client, handle);
         assert!(stream.peer_addr().unwrap().ip().is_loopback());
         assert!(stream.nodelay().unwrap());
-        stream.write_all(b"question").unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(rest(&mut peer), b"question");
-        peer.write_all(b"answer").unwrap();
-        drop(peer);
-        assert_eq!(rest(&mut stream), b"answer");
+        expect_half_close(&mut stream, peer);
         drop(stream);
         until("the handle is closed", || is_closed(&mut client, handle));
         // The peer resets the connection, after data that is not lost.
-        let (handle, mut peer) = connected(&mut client);
-        let mut stream = tcp(&mut client, handle);
-        peer.write_all(b"last").unwrap();
-        assert_eq!(exact(&mut stream, 4), b"last");
-        stream.write_all(b"unread").unwrap();
-        until("the data has arrived", || peer.peek(&mut [0; 6]).unwrap() == 6);
-        drop(peer);
-        let error = stream.read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let (handle, peer) = connected(&mut client);
+        expect_reset_after_data(&mut tcp(&mut client, handle), peer);
         until("the handle is closed", || is_closed(&mut client, handle));
         // The client closes while the peer sends.
         let (handle, mut peer) = connected(&mut client);

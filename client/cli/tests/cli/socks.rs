@@ -1,12 +1,12 @@
 //! `sockbroker agent --socks`: programs that make their sockets in C, here curl, and the protocol itself.
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::thread;
 
 use sockbroker_client::{Domain, Protocol, Type, blocking};
-use sockbroker_test_support::channel::{exact, rest};
+use sockbroker_test_support::channel::{exact, expect_half_close, expect_reset_after_data, rest};
 use sockbroker_test_support::daemon::{kill_process, terminate_process};
 use sockbroker_test_support::sshd::installed_or_skip;
 use sockbroker_test_support::user::other_users_or_skip;
@@ -227,24 +227,12 @@ fn connections_are_those_of_the_broker() {
             [&[5, 1, 0, 4][..], &Ipv6Addr::LOCALHOST.octets(), &port.to_be_bytes()].concat();
         let (mut stream, code) = proxy.request(&request);
         assert_eq!(code, 0);
-        let (mut peer, _address) = six.accept().unwrap();
         // Half-close, and the answer after it.
-        stream.write_all(b"question").unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(rest(&mut peer), b"question");
-        peer.write_all(b"answer").unwrap();
-        drop(peer);
-        assert_eq!(rest(&mut stream), b"answer");
+        expect_half_close(&mut stream, six.accept().unwrap().0);
         // A reset is a reset.
         let (listener, port) = listen();
         let mut stream = proxy.to(port);
-        let mut peer = listener.accept().unwrap().0;
-        peer.write_all(b"last").unwrap();
-        assert_eq!(exact(&mut stream, 4), b"last");
-        stream.write_all(b"unread").unwrap();
-        until("the data has arrived", || peer.peek(&mut [0; 6]).unwrap() == 6);
-        drop(peer);
-        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        expect_reset_after_data(&mut stream, listener.accept().unwrap().0);
         // Data that does not wait for the reply.
         let mut stream = proxy.connect();
         stream

@@ -46,12 +46,13 @@ def install(
     Call this before other modules are imported: a module that has taken `socket.socket` before keeps the native
     class. The arguments have the values of the options `--mode`, `--broker`, `--netns`, `--pair`, `--persist` and
     `--reconnect-seconds`; the environment decides where they are missing. In remote mode this raises `BrokerError` if
-    there is no broker, because the constants
-    come from the broker; in the other modes the first call that needs the broker raises it.
+    there is no broker, because the constants come from the broker; in the other modes the first call that needs the
+    broker raises it.
     """
     from .installation import install as run  # the command line imports this package too, and needs no sockets
+    from .settings import settings
 
-    return run(mode, broker, netns, pair, persist, reconnect_seconds)
+    return run(settings(mode, broker, netns, pair, persist, reconnect_seconds))
 
 
 def connect(

@@ -13,16 +13,9 @@ if TYPE_CHECKING:
     from .network_namespace import Namespace
 
 
-def install(
-    mode: str | None = None,
-    broker: str | None = None,
-    netns: str | None = None,
-    pair: str | None = None,
-    persist: bool | None = None,
-    reconnect_seconds: float | None = None,
-) -> Settings:
+def install(made: Settings) -> Settings:
     """See `sockbroker.install`."""
-    client = process.configure(mode, broker, netns, pair, persist, reconnect_seconds)
+    client = process.configure(made)
     select_functions.install()
     os_functions.install()
     native_modules.watch()

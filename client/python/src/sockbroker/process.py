@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from .client import Client
-from .settings import settings
+from .settings import Settings, settings
 
 _default: Client | None = None
 
 
-def configure(
-    mode: str | None = None,
-    url: str | None = None,
-    netns: str | None = None,
-    pair: str | None = None,
-    persist: bool | None = None,
-    reconnect_seconds: float | None = None,
-) -> Client:
+def configure(made: Settings) -> Client:
     """Sets mode and broker for this process. Open sockets keep their session with another broker."""
     global _default
-    _default = Client(settings(mode, url, netns, pair, persist, reconnect_seconds))
+    _default = Client(made)
     return _default
 
 
 def default() -> Client:
     """The client of this process."""
-    return _default or configure()
+    return _default or configure(settings())

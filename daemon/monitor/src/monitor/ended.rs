@@ -40,7 +40,14 @@ impl Ending {
             Ok(Some(status)) => {
                 if let Some((uid, principal)) = self.unexpected.take_if(|_| !status.success()) {
                     let id = self.id.as_ref().map(WorkerId::number);
-                    tracing::warn!(uid, principal, pid, id, %status, "a worker ended; its sockets are closed");
+                    tracing::warn!(
+                        uid,
+                        principal,
+                        pid,
+                        id,
+                        %status,
+                        "a worker ended; its sockets are closed, except those of persistent sessions"
+                    );
                 }
             }
             Err(error) => tracing::error!(pid, %error, "cannot wait for a process"),
