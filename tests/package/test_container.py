@@ -49,7 +49,11 @@ def start(options: str) -> str:
         }}
         export SOCKBROKER=unix:/run/sockbroker/socket
         setpriv {options} chroot --userspec={user} --groups= /image {shlex.join(command)} >/log 2>&1 &
-        for i in $(seq 100); do if [ -S /image/run/sockbroker/socket ]; then break; fi; sleep 0.1; done
+        # 10000 marks a socket that listens. The path exists earlier, from bind(2) on.
+        for i in $(seq 1800); do
+            if grep -q " 00010000 .* /run/sockbroker/socket$" /proc/net/unix; then break; fi
+            sleep 0.1
+        done
         section health; as {user} "" {shlex.join(json.loads(instructions("HEALTHCHECK")[0].split("CMD ")[1]))}
     """
 

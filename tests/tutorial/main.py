@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,9 +65,10 @@ def start_broker():
     command = [FOLDER / "bin/sockbrokerd", "--socket", FOLDER / "socket", "--policy", FOLDER / "policy.toml"]
     with open(FOLDER / "log", "wb") as log:
         broker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-    while not (FOLDER / "socket").exists():
-        assert broker.poll() is None, (FOLDER / "log").read_text()
-        time.sleep(0.02)
+    with socket.socket(socket.AF_UNIX) as connection:
+        while connection.connect_ex(str(FOLDER / "socket")) != 0:
+            assert broker.poll() is None, (FOLDER / "log").read_text()
+            time.sleep(0.02)
     os.chown(FOLDER / "socket", -1, SERVICE)
     os.chmod(FOLDER / "socket", 0o660)
     return broker

@@ -39,15 +39,21 @@ def start_broker(binary, folder, *options):
 
 
 def start_and_wait(command, path, log):
-    """Starts the command of a broker, which appends to the log, and waits until it has created its socket."""
+    """Starts the command of a broker, which appends to the log, and waits until it accepts connections."""
     with open(log, "a", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=file)
     deadline = time.monotonic() + START_SECONDS
-    while not os.path.exists(path):
+    while not is_listening(path):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"the broker did not start: {log.read_text()}")
         time.sleep(0.02)
     return process
+
+
+def is_listening(path):
+    """Whether a process listens on this Unix socket. A path exists earlier, from bind(2) on."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(path) == 0
 
 
 def serving_process(path):
