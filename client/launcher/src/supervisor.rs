@@ -26,6 +26,7 @@ use crate::jobs::Jobs;
 use crate::kernel::inherited::{Inherited, close_standard};
 use crate::kernel::notify::{Listener, Notification};
 use crate::kernel::process::{Forked, Namespaces, execute, fork, leave};
+use crate::kernel::shared::Slot;
 use crate::kernel::signals::{Mask, restore, restore_pipe_signal};
 use crate::namespaces::{enter_empty_network, enter_user_namespace};
 use crate::refusal::Lines;
@@ -132,9 +133,8 @@ fn supervise(
                      files of this process: this system refuses namespaces to it"
                 ));
             }
-            let last =
-                File::from(rustix::fs::memfd_create("last call", rustix::fs::MemfdFlags::CLOEXEC)?);
-            launcher.report(Report::Started { pid }, &[listener.as_fd(), last.as_fd()])?;
+            let (last, slots, file) = Last::create()?;
+            launcher.report(Report::Started { pid }, &[listener.as_fd(), file.as_fd()])?;
             // An older kernel chooses the CPU.
             drop(listener.wake_on_same_cpu());
             let context = Context {
@@ -147,7 +147,7 @@ fn supervise(
                 in_named_namespace: program.netns.is_some(),
                 rejoin_time: rejoin_time(how),
             };
-            Receivers::start(context, last)?;
+            Receivers::start(context, last, slots)?;
         }
         // It has reported the reason, and exits.
         Some(Prepared { listener: None, .. }) | None => {
@@ -249,26 +249,34 @@ struct Receivers {
 }
 
 impl Receivers {
-    fn start(context: Context, last: File) -> io::Result<()> {
-        let (context, last) = (Arc::new(context), Last::of(last));
+    fn start(
+        context: Context,
+        last: Last,
+        slots: &'static mut [Slot; RECEIVERS],
+    ) -> io::Result<()> {
+        let context = Arc::new(context);
         let receivers =
             Arc::new(Self { context, jobs: Jobs::new(), last, waiting: AtomicUsize::new(0) });
-        for _ in 0..RECEIVERS {
+        for slot in slots {
             let receivers = receivers.clone();
             let named = thread::Builder::new().name("receiver".to_owned());
-            named.spawn(move || receivers.receive())?;
+            named.spawn(move || receivers.receive(slot))?;
         }
         Ok(())
     }
 
     /// Receives calls as fast as they come: until a call is received, any signal interrupts it.
-    fn receive(&self) {
+    fn receive(&self, slot: &mut Slot) {
         loop {
             self.waiting.fetch_add(1, Ordering::Relaxed);
-            let received = self.context.listener.receive();
+            let received = self.context.listener.receive(slot);
             let others_wait = self.waiting.fetch_sub(1, Ordering::Relaxed) > 1;
             match received {
-                Ok(Some(call)) => self.begin(call, others_wait),
+                Ok(Some(call)) => {
+                    // While it is in the slot: without either it would wait for ever if the supervisor is killed.
+                    self.last.note(call.id);
+                    self.begin(call, others_wait);
+                }
                 // `reap` ends this process.
                 Ok(None) if self.context.listener.is_over() => return,
                 Ok(None) => {}
@@ -284,7 +292,6 @@ impl Receivers {
         if !context.calls.begin(key, call.id) || answer_at_once(context, key) {
             return;
         }
-        self.last.note(call.id);
         if others_wait {
             return answer(context, key);
         }

@@ -14,6 +14,7 @@ pub(crate) mod signals;
 pub(crate) mod at_start;
 pub(crate) mod inherited;
 pub(crate) mod memory;
+pub(crate) mod shared;
 
 use std::io;
 

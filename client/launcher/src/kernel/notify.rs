@@ -1,13 +1,14 @@
 //! Seccomp user notification: `seccomp(2)`, `seccomp_unotify(2)`.
 
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sockbroker_bpf::Program;
 
 use super::check;
+use super::shared::Slot;
 use crate::decision::RawCall;
 
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP` of `linux/seccomp.h`.
@@ -82,12 +83,13 @@ impl Listener {
 
     /// The next call; `None` if its thread no longer waits, a signal came, or no program is left. Blocks if there is
     /// none.
-    pub(crate) fn receive(&self) -> io::Result<Option<Notification>> {
-        // SAFETY: the structure contains only integers, for which zero is a value. The kernel requires zeros.
-        let mut found: libc::seccomp_notif = unsafe { mem::zeroed() };
+    pub(crate) fn receive(&self, slot: &mut Slot) -> io::Result<Option<Notification>> {
+        // The kernel requires zeros.
+        *slot = Slot::of(0);
+        let Slot(found) = slot;
         let (fd, request) = (self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV);
         // SAFETY: `found` is a writable structure of the size that the request contains, and lives for the call.
-        let result = unsafe { libc::ioctl(fd, request, &raw mut found) };
+        let result = unsafe { libc::ioctl(fd, request, ptr::from_mut(found)) };
         match check(result) {
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
