@@ -1,7 +1,7 @@
 //! Waits for the end of a capture, and ends it on a signal, whatever is blocked.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,10 @@ use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::screen::report;
 
-/// How long to wait after a signal until everything that was captured is recorded. A write to a pipe can block.
+/// How long to wait after a signal while nothing of what was captured can be recorded. A write to a pipe can block.
 pub(crate) const GRACE: Duration = Duration::from_millis(220);
+/// How long to wait after a signal for an output that takes what was captured slowly.
+const LONGEST_END: Duration = Duration::from_secs(2);
 /// How long to wait for the broker's counters if the capture is blocked.
 const LAST_CALL: Duration = Duration::from_millis(50);
 
@@ -47,6 +49,32 @@ pub(super) struct Running {
     pub(super) tally: Arc<Tally>,
 }
 
+/// How long the end still waits for the output.
+struct Patience {
+    deadline: Instant,
+    last: Instant,
+    /// The progress of the output at the last deadline.
+    steps: u64,
+}
+
+impl Patience {
+    fn begin(steps: u64) -> Self {
+        let now = Instant::now();
+        Self { deadline: now + GRACE, last: now + LONGEST_END, steps }
+    }
+
+    fn rest(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Sets another deadline if the output has gone on since the last one.
+    fn renew(&mut self, steps: u64) -> bool {
+        let goes_on = std::mem::replace(&mut self.steps, steps) != steps;
+        self.deadline = (Instant::now() + GRACE).min(self.last);
+        goes_on && self.deadline > Instant::now()
+    }
+}
+
 impl Running {
     /// Waits for the end. Returns the numbers of the broker, if it reported them, and the result.
     pub(super) fn wait(
@@ -55,17 +83,19 @@ impl Running {
     ) -> (Option<CaptureStats>, Result<(), Failure>) {
         let (mut stopped, mut recorded) = (None, None);
         let mut is_stopping = false;
-        let (mut deadline, mut at_signal) = (None, None);
+        let (mut patience, mut at_signal): (Option<Patience>, _) = (None, None);
         while stopped.is_none() || recorded.is_none() {
-            let event = match deadline {
+            let event = match &mut patience {
                 None => happened.recv().ok(),
-                Some(at) => {
-                    let rest = Instant::saturating_duration_since(&at, Instant::now());
-                    happened.recv_timeout(rest).ok()
-                }
+                Some(patience) => match happened.recv_timeout(patience.rest()) {
+                    Err(RecvTimeoutError::Timeout) if patience.renew(self.tally.steps()) => {
+                        continue;
+                    }
+                    event => event.ok(),
+                },
             };
             match event {
-                // The deadline has passed.
+                // The output is blocked.
                 None => break,
                 Some(Event::Progress) => self.count(),
                 Some(Event::Counted(stats)) => {
@@ -74,8 +104,8 @@ impl Running {
                 Some(Event::Stopped(result)) => stopped = Some(result),
                 Some(Event::CountedAtSignal(stats)) => at_signal = stats,
                 Some(Event::Signal) => {
-                    if deadline.is_none() {
-                        deadline = Some(Instant::now() + GRACE);
+                    if patience.is_none() {
+                        patience = Some(Patience::begin(self.tally.steps()));
                         self.call("capture.stats", |stats| Event::CountedAtSignal(stats.ok()));
                     }
                     self.stop_once(&mut is_stopping);
@@ -155,4 +185,21 @@ pub(crate) fn explain(
     let names: Vec<_> = interfaces.iter().map(|found| found.name.as_str()).collect();
     let names = if names.is_empty() { "any".to_owned() } else { names.join(", ") };
     Err(Failure::new(Exit::Failed, format!("cannot capture on {names}: {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_output_that_goes_on_gets_more_time() {
+        let mut patience = Patience::begin(5);
+        let first = patience.deadline;
+        assert!(patience.renew(6));
+        assert!(patience.deadline > first);
+        assert!(!patience.renew(6));
+        assert!(patience.renew(7));
+        patience.last = Instant::now();
+        assert!(!patience.renew(8));
+    }
 }

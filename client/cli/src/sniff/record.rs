@@ -24,18 +24,35 @@ const MODERATION: Duration = Duration::from_millis(1);
 /// What counts as many bytes: a busy network has more within a millisecond.
 const BUSY: usize = 4 << 10;
 
-/// The number of packets that were written to the file, or printed if there is none. Another thread can read it while
-/// the output is blocked.
+/// How much a pipe takes at once. What is written in such parts shows whether its reader still reads.
+const PIPE: usize = 64 << 10;
+
+/// How far recording has come. Another thread can read it while the output is blocked.
 #[derive(Debug, Default)]
-pub(super) struct Tally(AtomicU64);
+pub(super) struct Tally {
+    /// The packets that were written to the file, or printed if there is none.
+    packets: AtomicU64,
+    /// The packets that were printed, and the parts that were written.
+    steps: AtomicU64,
+}
 
 impl Tally {
     pub(super) fn captured(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// A number that is another one after each progress of the output.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
     fn add(&self, packets: u64) {
-        self.0.fetch_add(packets, Ordering::Relaxed);
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.note_step();
+    }
+
+    fn note_step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -166,6 +183,7 @@ impl Output {
             }
             if let Some(file) = file.as_mut().filter(|_| rotates) {
                 file.write_block(kind, blocks.last()).map_err(Fault::Output)?;
+                tally.note_step();
             }
             if kind == Kind::Packet {
                 packets += 1;
@@ -175,7 +193,10 @@ impl Output {
             }
         }
         if let Some(file) = file.as_mut().filter(|_| !rotates) {
-            file.write(blocks.taken()).map_err(Fault::Output)?;
+            for part in blocks.taken().chunks(PIPE) {
+                file.write(part).map_err(Fault::Output)?;
+                tally.note_step();
+            }
             tally.add(packets);
         }
         Ok(true)

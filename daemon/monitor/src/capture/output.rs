@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use sockbroker_pcapng::{
     Direction, Interface, LinkType, Packet, PacketFlags, PcapWriter, Reception, Section,
@@ -36,6 +37,8 @@ pub(super) struct Output {
     buffer: Vec<u8>,
     /// How much of the buffer was sent.
     sent: usize,
+    /// When something was sent while the client was behind.
+    sent_at: Option<Instant>,
     /// The ends of the packets in the buffer, and their captured bytes.
     packets: Vec<(usize, usize)>,
     writer: FileWriter,
@@ -86,8 +89,17 @@ impl Output {
             }
         };
         let (packets, text) = (Vec::new(), order.text.clone());
-        let mut output =
-            Self { stream, buffer, sent: 0, packets, writer, last: None, snaplen, text };
+        let mut output = Self {
+            stream,
+            buffer,
+            sent: 0,
+            sent_at: None,
+            packets,
+            writer,
+            last: None,
+            snaplen,
+            text,
+        };
         for interface in interfaces {
             output.describe(interface.clone())?;
         }
@@ -207,12 +219,21 @@ impl Output {
 
     /// Sends what the stream has room for.
     pub(super) fn send(&mut self) -> io::Result<Sent> {
+        let mut progress = false;
         while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             match message::send(self.stream.as_fd(), rest, flags) {
-                Ok(sent) => self.sent += sent,
+                Ok(sent) => {
+                    self.sent += sent;
+                    progress = true;
+                }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(Sent::Part),
+                    Some(libc::EAGAIN) => {
+                        if progress {
+                            self.sent_at = Some(Instant::now());
+                        }
+                        return Ok(Sent::Part);
+                    }
                     Some(libc::EPIPE | libc::ECONNRESET) => return Ok(Sent::Gone),
                     _ => return Err(error),
                 },
@@ -222,6 +243,11 @@ impl Output {
         self.packets.clear();
         self.sent = 0;
         Ok(Sent::All)
+    }
+
+    /// When the client, which was behind, last made room.
+    pub(super) fn sent_at(&self) -> Option<Instant> {
+        self.sent_at
     }
 
     /// The packets that were written and not sent completely, and their captured bytes.

@@ -31,7 +31,8 @@ const BULK_MODERATION: Duration = Duration::from_millis(2);
 /// What counts as many bytes, and the smallest ring with room for them.
 const BUSY_BYTES: usize = 16 << 10;
 const LARGE_RING: usize = 4 << 20;
-/// How long a capture that ends waits for a client that does not read: the answer comes within 0.3 seconds.
+/// How long a capture that ends reads its ring, and then waits for a client that reads nothing: its answer comes within 0.3
+/// seconds.
 const LAST_WRITE: Duration = Duration::from_millis(250);
 /// How often a capture whose interface is down finds out whether it still exists, in the first second; then it does so each
 /// second.
@@ -78,7 +79,7 @@ enum Filled {
 #[derive(Debug, Clone, Copy)]
 struct Ending {
     reason: Reason,
-    /// When it ends whether or not the client has read everything.
+    /// When it takes no further packet from the ring, and ends if the client does not read.
     deadline: Instant,
     /// Whether the ring is empty and the last counters are written.
     drained: bool,
@@ -193,7 +194,7 @@ impl Run {
                     }
                 }
                 Sent::Part => {
-                    if self.ending.is_some_and(|ending| ending.deadline <= Instant::now()) {
+                    if self.unread_until().is_some_and(|deadline| deadline <= Instant::now()) {
                         return Ok(false);
                     }
                     self.wait(true)?;
@@ -204,6 +205,13 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// When a capture that ends waits no longer for its client. Each time the client reads, it gets as much time again, so
+    /// that it never gets a part of a block.
+    fn unread_until(&self) -> Option<Instant> {
+        let deadline = self.ending?.deadline;
+        Some(self.output.sent_at().map_or(deadline, |at| deadline.max(at + LAST_WRITE)))
     }
 
     fn obey(&mut self, command: Command, report: &dyn Fn(Event)) -> io::Result<()> {
@@ -318,7 +326,7 @@ impl Run {
     /// Waits for a command, for packets if the buffer is empty, and for a client that reads if it is not.
     fn wait(&mut self, is_full: bool) -> io::Result<()> {
         let until = self.until.filter(|_| self.ending.is_none()).map(|(at, _)| at);
-        let times = [until, self.ending.map(|ending| ending.deadline)];
+        let times = [until, self.unread_until()];
         let check = self.down_since.map(|since| {
             let often = since.elapsed() < STATISTICS;
             Instant::now() + if often { CHECK_OFTEN } else { STATISTICS }
