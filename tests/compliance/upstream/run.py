@@ -158,8 +158,6 @@ def compare(given, suite, mode, native, folder):
         found.append(f"{suite} {mode}: {count} passed, fewer than {least}")
     if mode != "direct" and calls <= LEAST_CALLS.get((suite, mode), 0):
         found.append(f"{suite} {mode}: {calls} calls of the broker are too few for a brokered run")
-    if brokered["seconds"] > 2 * native["seconds"] + 30:
-        found.append(f"{suite} {mode}: {brokered['seconds']:.0f} s are too slow")
     return found
 
 
