@@ -279,12 +279,21 @@ impl Daemon {
     }
 }
 
+/// How many lines of the log a failed test shows.
+const LAST_LINES: usize = 20;
+
 impl Drop for Daemon {
+    #[expect(clippy::print_stdout, reason = "it belongs to the output of the failed test")]
     fn drop(&mut self) {
         let log = self.log();
         let refused: Vec<&str> = log.lines().filter(|line| line.contains(REFUSED)).collect();
         // A system call that is missing in the broker's filter would fail for its users too.
         assert!(refused.is_empty() || thread::panicking(), "{refused:?}");
+        if thread::panicking() {
+            let last = log.lines().count().saturating_sub(LAST_LINES);
+            let lines: Vec<&str> = log.lines().skip(last).collect();
+            println!("the last lines of the broker's log:\n{}", lines.join("\n"));
+        }
     }
 }
 
