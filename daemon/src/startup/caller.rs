@@ -12,8 +12,6 @@ use super::error::StartError;
 use super::first_steps::{sent_configuration, start_log};
 use crate::config::limits::size;
 
-/// The limit on its open files: those of calls in progress.
-const OPEN_FILES: u64 = 4096;
 /// The limit on its memory (`RLIMIT_DATA`): stacks, and messages up to the largest datagram.
 const MEMORY: u64 = 256 << 20;
 
@@ -34,7 +32,7 @@ pub(super) fn run(calls: OwnedFd, parent: u32) -> Result<(), StartError> {
     if config.confine.tracing {
         child::allow_tracing().map_err(|error| fail(&error))?;
     }
-    process::limit_open_files(OPEN_FILES).map_err(|error| fail(&error))?;
+    // No lower limit of open files: the kernel compares with it all descriptors that are in flight for this user.
     process::limit_memory(MEMORY).map_err(|error| fail(&error))?;
     let kept: &[Capability] = if beginning.overrides_files {
         &[Capability::DacOverride, Capability::DacReadSearch]

@@ -28,11 +28,15 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let channel = ChannelOfGateway::over(channel);
     let begun = serve::begin(&channel).map_err(|error| fail(&error))?;
     let config = sent_configuration(begun.configuration)?;
+    let has_own_id = begun.id.is_some();
     take_id(begun.id, parent, &config).map_err(|error| fail(&error))?;
     let settings = config.remote.settings(&config.limits);
     // The connection and a copy, and both ends of the pair, one on its way to a worker.
     let open_files = settings.connections.saturating_mul(4).saturating_add(OPEN_FILES);
-    process::limit_open_files(open_files).map_err(|error| fail(&error))?;
+    // The kernel compares with it all descriptors that are in flight for the user.
+    if has_own_id {
+        process::limit_open_files(open_files).map_err(|error| fail(&error))?;
+    }
     let memory = settings.connections.saturating_mul(MEMORY_OF_CONNECTION).saturating_add(MEMORY);
     process::limit_memory(memory).map_err(|error| fail(&error))?;
     // Before the confinement, after which the gateway opens no file.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_monitor::account::{self, Subordinate};
 use sockbroker_monitor::channel::Channel;
-use sockbroker_monitor::message::{FromReader, Granted, Nothing, Subject, UserFacts};
+use sockbroker_monitor::message::{FromReader, Granted, Subject, ToReader, UserFacts};
 use sockbroker_monitor::user_names::UserNames;
 use sockbroker_policy::file::Directory;
 use sockbroker_policy::name::Pattern;
@@ -33,7 +33,10 @@ const PASSWD: u64 = 1 << 20;
 pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let fail =
         |error: &dyn std::fmt::Display| StartError::System(format!("policy-reader: {error}"));
-    let channel = Channel::<FromReader, Nothing>::over(channel);
+    let channel = Channel::<FromReader, ToReader>::over(channel);
+    let (ToReader::Result, descriptors) = channel.receive().map_err(|error| fail(&error))?;
+    let [memory, of_users, of_remote] = <[OwnedFd; 3]>::try_from(descriptors)
+        .map_err(|_others| fail(&"another number of descriptors than three"))?;
     // The files are readable for the broker's user, as without this process.
     capability::keep_only(&[]).map_err(|error| fail(&error))?;
     process::refuse_new_privileges().map_err(|error| fail(&error))?;
@@ -62,7 +65,7 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let remote =
         if args.remote_file.is_empty() { Ok(Vec::new()) } else { read_credentials(args, &channel) };
     let remote = match remote {
-        Ok(remote) => sealed::create("credentials", &remote).map_err(|error| fail(&error))?,
+        Ok(remote) => remote,
         Err(reason) => {
             let message = FromReader::Unusable(shortened(&reason));
             return channel.send(&message, &[]).map_err(|error| fail(&error));
@@ -78,15 +81,15 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
         names: UserNames::of_passwd(&passwd()),
     };
     let users = postcard::to_stdvec(&users).map_err(|error| fail(&error))?;
-    let users = sealed::create("users", &users).map_err(|error| fail(&error))?;
     let encoded = resolved.encode().map_err(|error| fail(&error))?;
-    let memory = sealed::create("policy", &encoded).map_err(|error| fail(&error))?;
+    for (memory, content) in [(memory, encoded), (of_users, users), (of_remote, remote)] {
+        sealed::fill(memory.as_fd(), &content).map_err(|error| fail(&error))?;
+    }
     let policy = loaded.into_policy(owner);
     let needs_opener = confine::needs_opener(&policy);
     let reaches_networks = policy.reaches_networks();
     let message = FromReader::Policy { needs_opener, reaches_networks };
-    let descriptors = [memory.as_fd(), users.as_fd(), remote.as_fd()];
-    channel.send(&message, &descriptors).map_err(|error| fail(&error))
+    channel.send(&message, &[]).map_err(|error| fail(&error))
 }
 
 /// The start of the file of users. It is not searched by the name service, which can list many users slowly.
@@ -102,7 +105,7 @@ fn passwd() -> String {
 /// The credentials of the gateway, encoded.
 fn read_credentials(
     args: &Args,
-    channel: &Channel<FromReader, Nothing>,
+    channel: &Channel<FromReader, ToReader>,
 ) -> Result<Vec<u8>, String> {
     let (found, warnings) = credentials::read(credentials::pairs(&args.remote_file))?;
     for warning in warnings.iter().take(WARNINGS) {

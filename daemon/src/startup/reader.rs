@@ -21,8 +21,12 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     let fail = |error: &dyn std::fmt::Display| StartError::System(format!("reader: {error}"));
     let beginning = reader::begin(channel.as_fd()).map_err(|error| fail(&error))?;
     let config = sent_configuration(beginning.configuration)?;
+    let has_own_id = beginning.id.is_some();
     take_id(beginning.id, parent, &config).map_err(|error| fail(&error))?;
-    process::limit_open_files(OPEN_FILES).map_err(|error| fail(&error))?;
+    // The kernel compares with it all descriptors that are in flight for the user.
+    if has_own_id {
+        process::limit_open_files(OPEN_FILES).map_err(|error| fail(&error))?;
+    }
     process::limit_memory(MEMORY).map_err(|error| fail(&error))?;
     confine::confine_reader(&config.confine)?;
     reader::serve(channel, beginning.opener).map_err(|error| fail(&error))

@@ -17,11 +17,22 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 
 /// New memory with this content. The name shows in `/proc/PID/fd`.
 pub fn create(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(name, flags)?);
-    file.write_all(content)?;
+    let memory = empty(name)?;
+    fill(memory.as_fd(), content)?;
+    Ok(memory)
+}
+
+/// New memory that is not sealed yet.
+pub fn empty(name: &str) -> io::Result<OwnedFd> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?)
+}
+
+/// Writes the content of empty memory, and seals it.
+pub fn fill(memory: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
+    let file = File::from(memory.try_clone_to_owned()?);
+    (&file).write_all(content)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
-    Ok(file.into())
+    Ok(())
 }
 
 /// The content of sealed memory of at most `most` bytes; `FileTooLarge` if it has more. `InvalidData` for anything else: a file that is not

@@ -4,13 +4,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::Message;
 
+/// From the monitor to the policy reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToReader {
+    /// Where to write the result. Descriptors: memory for the policy, for `UserFacts`, and for the credentials of the
+    /// gateway. The reader passes no descriptor itself: the kernel can refuse that to a process without capabilities
+    /// (`ETOOMANYREFS`).
+    Result,
+}
+
 /// From the policy reader to the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReader {
     /// A warning about the files, for the log.
     Warning(String),
-    /// The policy. Descriptors: the policy, `UserFacts`, and the credentials of the gateway, which are empty without one
-    /// (sealed memory).
+    /// The memory of the result is written and sealed. The credentials of the gateway are empty without one.
     Policy {
         /// Whether rules of it need a capability that only the opener has.
         needs_opener: bool,
@@ -37,15 +45,18 @@ pub enum FromReaper {
     Full,
 }
 
-/// A process that sends nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Nothing {}
+impl Message for ToReader {
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Result => 3,
+        }
+    }
+}
 
 impl Message for FromReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Policy { .. } => 3,
-            Self::Warning(_) | Self::Unusable(_) => 0,
+            Self::Policy { .. } | Self::Warning(_) | Self::Unusable(_) => 0,
         }
     }
 }
@@ -64,11 +75,5 @@ impl Message for FromReaper {
         match self {
             Self::Full => 0,
         }
-    }
-}
-
-impl Message for Nothing {
-    fn descriptors(&self) -> usize {
-        match *self {}
     }
 }

@@ -11,7 +11,7 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::sealed;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{FromReader, Nothing, UserFacts};
+use crate::message::{FromReader, ToReader, UserFacts};
 use crate::role::{self, Role};
 
 /// How long reading may take: file systems and name services can be slow.
@@ -67,8 +67,7 @@ pub(super) struct Policies {
 pub(super) enum Step {
     Idle,
     Reading {
-        reader: Child,
-        channel: Channel<Nothing, FromReader>,
+        reader: Reader,
         deadline: Instant,
     },
     /// Workers put the policy in force.
@@ -79,69 +78,79 @@ pub(super) enum Step {
     },
 }
 
-/// Starts a reader. It sends its result to the channel.
-pub(super) fn start(files: &PolicyFiles) -> io::Result<(Child, Channel<Nothing, FromReader>)> {
-    let (channel, other) = Channel::pair()?;
-    let arguments: Vec<_> = files.0.iter().map(OsString::as_os_str).collect();
-    let name = "sockbrokerd: policy reader";
-    let reader = role::start(Role::PolicyReader, name, &arguments, other, Stdio::null())?;
-    Ok((reader, channel))
+/// A policy reader that runs.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) child: Child,
+    pub(super) channel: Channel<ToReader, FromReader>,
+    /// The memory that it writes: policy, facts of users, credentials.
+    result: [OwnedFd; 3],
 }
 
-/// The result of a reader, if it is complete.
-pub(super) fn result(channel: &Channel<Nothing, FromReader>) -> Option<Result<ReadPolicy, String>> {
-    loop {
-        match channel.receive() {
-            Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
-            Ok((FromReader::Policy { needs_opener, reaches_networks }, descriptors)) => {
-                let read = contents(descriptors).map(|(memory, users, credentials)| ReadPolicy {
-                    memory,
-                    users,
-                    credentials,
-                    needs_opener,
-                    reaches_networks,
-                });
-                return Some(read);
+impl Reader {
+    /// Starts a reader.
+    pub(super) fn start(files: &PolicyFiles) -> io::Result<Self> {
+        let (channel, other) = Channel::pair()?;
+        let result =
+            [sealed::empty("policy")?, sealed::empty("users")?, sealed::empty("credentials")?];
+        channel
+            .send(&ToReader::Result, &result.each_ref().map(OwnedFd::as_fd))
+            .map_err(io::Error::other)?;
+        let arguments: Vec<_> = files.0.iter().map(OsString::as_os_str).collect();
+        let name = "sockbrokerd: policy reader";
+        let child = role::start(Role::PolicyReader, name, &arguments, other, Stdio::null())?;
+        Ok(Self { child, channel, result })
+    }
+
+    /// The result, if it is complete.
+    pub(super) fn result(&self) -> Option<Result<ReadPolicy, String>> {
+        loop {
+            match self.channel.receive() {
+                Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
+                Ok((FromReader::Policy { needs_opener, reaches_networks }, _)) => {
+                    return Some(
+                        self.policy(needs_opener, reaches_networks)
+                            .map_err(|error| format!("the policy reader wrote nonsense: {error}")),
+                    );
+                }
+                Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
+                Err(ChannelError::NotReady) => return None,
+                Err(ChannelError::Closed) => {
+                    return Some(Err("the policy reader ended without a result".to_owned()));
+                }
+                Err(_) => return Some(Err("the policy reader sent nonsense".to_owned())),
             }
-            Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
-            Err(ChannelError::NotReady) => return None,
-            Err(ChannelError::Closed) => {
-                return Some(Err("the policy reader ended without a result".to_owned()));
-            }
-            Err(_) => return Some(Err("the policy reader sent nonsense".to_owned())),
         }
     }
-}
 
-fn contents(descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, UserFacts, OwnedFd), String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("the policy reader sent nonsense: {error}");
-    let [memory, facts, credentials] = <[OwnedFd; 3]>::try_from(descriptors)
-        .map_err(|others| wrong(&format!("{} descriptors", others.len())))?;
-    let encoded = sealed::read(facts.as_fd(), USER_FACTS);
-    let encoded = encoded.map_err(|error| wrong(&error))?;
-    let users = postcard::from_bytes(&encoded).map_err(|error| wrong(&error))?;
-    Ok((memory, users, credentials))
+    fn policy(&self, needs_opener: bool, reaches_networks: bool) -> io::Result<ReadPolicy> {
+        let [memory, users, credentials] = &self.result;
+        let users = sealed::read(users.as_fd(), USER_FACTS)?;
+        let users = postcard::from_bytes(&users).map_err(io::Error::other)?;
+        let (memory, credentials) = (memory.try_clone()?, credentials.try_clone()?);
+        Ok(ReadPolicy { memory, users, credentials, needs_opener, reaches_networks })
+    }
 }
 
 /// Reads the policy, and waits for the result. For the start, before anything is served.
 pub fn read(files: &PolicyFiles) -> Result<ReadPolicy, String> {
     let fail = |error: io::Error| format!("cannot start the policy reader: {error}");
-    let (mut reader, channel) = start(files).map_err(fail)?;
+    let mut reader = Reader::start(files).map_err(fail)?;
     let mut events = Events::new().map_err(fail)?;
-    events.add(channel.as_fd(), 0).map_err(fail)?;
+    events.add(reader.channel.as_fd(), 0).map_err(fail)?;
     let deadline = Instant::now() + READ;
     let read = loop {
-        if let Some(read) = result(&channel) {
+        if let Some(read) = reader.result() {
             break read;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            drop(reader.kill());
+            drop(reader.child.kill());
             break Err("reading the policy took too long".to_owned());
         }
         events.wait(Some(left)).map_err(fail)?;
     };
-    reader.wait().map_err(fail)?;
+    reader.child.wait().map_err(fail)?;
     read
 }
 

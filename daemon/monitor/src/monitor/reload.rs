@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use super::ended::Ending;
 use super::host::Host;
-use super::policies::{
-    DISTRIBUTE, DISTRIBUTE_OPENER, READ, ReadPolicy, Request, Step, result, start,
-};
+use super::policies::{DISTRIBUTE, DISTRIBUTE_OPENER, READ, ReadPolicy, Reader, Request, Step};
 use super::state::{Monitor, READER};
 use crate::channel::ChannelError;
 use crate::message::{ToOpener, ToWorker};
@@ -20,14 +18,14 @@ impl<H: Host> Monitor<H> {
             return;
         }
         self.policies.requests.extend(request);
-        let started = start(&self.policies.files).and_then(|(reader, channel)| {
-            self.events.add(channel.as_fd(), READER)?;
-            Ok((reader, channel))
+        let started = Reader::start(&self.policies.files).and_then(|reader| {
+            self.events.add(reader.channel.as_fd(), READER)?;
+            Ok(reader)
         });
         match started {
-            Ok((reader, channel)) => {
+            Ok(reader) => {
                 let deadline = Instant::now() + READ;
-                self.policies.step = Step::Reading { reader, channel, deadline };
+                self.policies.step = Step::Reading { reader, deadline };
             }
             Err(error) => {
                 self.finish_reload(&Err(format!("cannot start the policy reader: {error}")));
@@ -37,8 +35,8 @@ impl<H: Host> Monitor<H> {
 
     /// Handles the result of the reader.
     pub(super) fn read_policy_reader(&mut self) {
-        let Step::Reading { channel, .. } = &self.policies.step else { return };
-        let Some(read) = result(channel) else { return };
+        let Step::Reading { reader, .. } = &self.policies.step else { return };
+        let Some(read) = reader.result() else { return };
         self.end_reader();
         match read {
             Ok(policy) => self.distribute(policy),
@@ -48,11 +46,11 @@ impl<H: Host> Monitor<H> {
 
     fn end_reader(&mut self) {
         let step = std::mem::replace(&mut self.policies.step, Step::Idle);
-        if let Step::Reading { mut reader, channel, .. } = step {
+        if let Step::Reading { reader: Reader { mut child, channel, .. }, .. } = step {
             drop(self.events.remove(channel.as_fd()));
             // It has nothing to do after its result. A file system that does not answer can delay its end.
-            drop(reader.kill());
-            self.ending.add(Ending { child: reader, unexpected: None, id: None });
+            drop(child.kill());
+            self.ending.add(Ending { child, unexpected: None, id: None });
         }
     }
 
