@@ -1,6 +1,7 @@
 //! A worker: serves the connections that the monitor passes, all of one principal.
 
 mod answers;
+mod clock;
 mod idle;
 mod kept;
 
@@ -23,7 +24,9 @@ use sockbroker_sys::{capability, child, process};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
+use self::clock::Clock;
 use super::audit;
 use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
@@ -43,9 +46,9 @@ use crate::transport::server::{Server, Source};
 use crate::transport::shutdown::ShutdownSwitch;
 
 /// How often the worker checks whether it has nothing to do.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// How often the monitor gets the counters. Those since then are lost if the worker is killed.
-const REPORT: Duration = Duration::from_secs(10);
+const CHECK: Duration = Duration::from_secs(1);
+/// After this number of checks the monitor gets the counters. Those since then are lost if the worker is killed.
+const CHECKS_OF_A_REPORT: u64 = 10;
 
 /// The channel to the process that reads captures did not arrive.
 const LOST_READER: ReaderRefusal = ReaderRefusal::Failed(libc::EMFILE);
@@ -88,9 +91,9 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         let sink = Sink::to_monitor(PipeWriter::from(pipe)).map_err(|error| fail(&error))?;
         audit::start(sink, config.limits.audit())?
     };
-    // One thread: a second one would make no call faster. A message that takes long is decoded on another.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    // One thread: a second one would make no call faster, and would have to be considered with each event. What takes long
+    // runs on another.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
@@ -210,8 +213,8 @@ impl Follower {
         &mut self,
         mut requests: mpsc::UnboundedReceiver<MonitorRequest>,
     ) -> io::Result<End> {
-        let mut check = tokio::time::interval(IDLE_CHECK);
-        let mut report = tokio::time::interval(REPORT);
+        let mut clock = Clock::start(CHECK)?;
+        let mut checks = 0;
         let broker = self.broker.clone();
         // Whether the checks wait until something happens.
         let mut rests = false;
@@ -231,15 +234,19 @@ impl Follower {
                     self.request(request)?;
                     self.broker.activity.note();
                 }
-                _ = check.tick(), if !rests => {
+                tick = clock.tick(), if !rests => {
+                    tick?;
+                    if checks % CHECKS_OF_A_REPORT == 0 {
+                        self.report_counters()?;
+                    }
+                    checks += 1;
                     self.check_idle()?;
                     rests = self.may_rest()?;
                 }
-                _ = report.tick(), if !rests => self.report_counters()?,
                 () = broker.activity.begun(), if rests => {
                     rests = false;
-                    check.reset();
-                    report.reset();
+                    checks = 1;
+                    clock.restart()?;
                 }
             }
         }
@@ -349,7 +356,10 @@ impl Follower {
     /// Answers the worker of an administrator.
     async fn answer_query(&mut self, number: u64, query: Query) -> io::Result<()> {
         handlers::query::prepare(&self.broker, &query).await;
-        let answer = handlers::query::answer(&self.broker, &self.methods, query);
+        let (broker, methods) = (self.broker.clone(), self.methods.clone());
+        // It lists what can be many, and calls go on meanwhile.
+        let answer = move || handlers::query::answer(&broker, &methods, query);
+        let answer = spawn_blocking(answer).await.map_err(io::Error::other)?;
         // Without a descriptor for it, the asker learns that the answer of a worker is missing.
         match in_memory("answer", &answer) {
             Some(answer) => self.send(ToMonitor::QueryResult { number }, Some(answer)),
@@ -359,7 +369,9 @@ impl Follower {
 
     async fn put_in_force(&mut self, generation: u64, memory: Option<OwnedFd>) -> io::Result<()> {
         let memory = memory.ok_or_else(|| io::Error::other("no policy came"))?;
-        let policy = read_sealed_policy(&memory).map_err(io::Error::other)?;
+        // A policy can be large.
+        let read = spawn_blocking(move || read_sealed_policy(&memory));
+        let policy = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
     }

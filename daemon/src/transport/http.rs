@@ -207,8 +207,9 @@ async fn call(
         Ok(json) => json,
         Err((status, reason)) => return text(status, reason),
     };
-    let mut core = Core::new(connection.clone(), shared.methods.clone());
-    let mut answer = connection::receive(&mut core, Message { json, ..Message::default() });
+    let core = Core::new(connection.clone(), shared.methods.clone());
+    let message = Message { json, ..Message::default() };
+    let (mut core, mut answer) = connection::receive(core, message).await;
     if answer.is_none() {
         // A full close after a half-close wakes no task, so the peer is checked from time to time.
         answer = tokio::select! {
