@@ -165,6 +165,35 @@ fn half_close_still_receives_answers() {
         assert_eq!(client.read_json().unwrap()["id"], "last");
         assert_eq!(client.read_json().unwrap()["id"], "slow");
         assert_eq!(client.read_json(), None);
+        let mut client = broker.ndjson();
+        client.send_text(&large("last").to_string());
+        client.wire.close_writing();
+        assert_eq!(client.read_json().unwrap()["id"], "last");
+        assert_eq!(client.read_json(), None);
+    });
+}
+
+/// A request that the broker decodes on another thread.
+fn large(id: impl Into<Value>) -> Value {
+    request(id, "socket.inet_aton", json!(["x".repeat(100_000)]))
+}
+
+#[test]
+fn large_and_small_messages_are_answered_in_the_order_sent() {
+    fn check(protocol: &str, mut client: impl Client) {
+        let small = |id| request(id, "socket.htons", json!([1]));
+        for message in [small(1), large(2), large(3), small(4), large(5), small(6)] {
+            client.send_json(&message);
+        }
+        for id in 1..=6 {
+            assert_eq!(client.read_json().unwrap()["id"], id, "{protocol}");
+        }
+    }
+    bounded(20, || {
+        let broker = broker();
+        check("LSP", broker.lsp());
+        check("NDJSON", broker.ndjson());
+        check("WebSocket", broker.websocket());
     });
 }
 

@@ -1,9 +1,12 @@
-//! The messages between the monitor and the other processes. Each variant has a fixed number of descriptors.
+//! The messages between the monitor and the workers, and, in the modules, those between other processes. Each variant has
+//! a fixed number of descriptors.
 
+mod build;
 pub mod gateway;
 mod helpers;
 mod kept;
 mod limits;
+mod opener;
 mod users;
 
 use serde::{Deserialize, Serialize};
@@ -11,48 +14,15 @@ use sockbroker_policy::subject::RemoteIdentity;
 
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
+pub use build::Build;
 pub use helpers::{FromReader, FromReaper, ToReader, ToReaper};
 pub use kept::{
     FromKept, Index, KeptSession, LOT_FORMAT, LOTS, LotHeader, PersistRefusal, Persisted, ToKept,
     Waiting, WaitingSession,
 };
 pub use limits::{MemoryLimit, SessionLimit};
+pub use opener::{Description, FromOpener, ToOpener, WorkerPeer};
 pub use users::{Granted, Subject, UserFacts};
-
-/// Identifies the build. Both sides of a channel send theirs first; there is no compatibility between builds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Build(u64);
-
-/// The files with messages: a change of one changes the build.
-const MESSAGES: u64 = {
-    let mut all = 0xcbf2_9ce4_8422_2325;
-    all = hash(include_bytes!("message.rs"), all);
-    all = hash(include_bytes!("message/limits.rs"), all);
-    all = hash(include_bytes!("message/gateway.rs"), all);
-    all = hash(include_bytes!("message/users.rs"), all);
-    all = hash(include_bytes!("message/kept.rs"), all);
-    all = hash(include_bytes!("claim.rs"), all);
-    all = hash(include_bytes!("message/helpers.rs"), all);
-    all = hash(include_bytes!("request.rs"), all);
-    all = hash(include_bytes!("caller/message.rs"), all);
-    all = hash(include_bytes!("reader/message.rs"), all);
-    hash(include_bytes!("capture/order.rs"), all)
-};
-
-/// FNV-1a.
-const fn hash(text: &[u8], mut hash: u64) -> u64 {
-    let mut at = 0;
-    while at < text.len() {
-        hash = (hash ^ text[at] as u64).wrapping_mul(0x0100_0000_01b3);
-        at += 1;
-    }
-    hash
-}
-
-impl Build {
-    /// The build of this process.
-    pub const OWN: Self = Self(MESSAGES);
-}
 
 /// What the worker of an administrator asks all other workers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,10 +91,6 @@ pub enum ReaderRefusal {
     /// The process cannot be started, with this error number.
     Failed(i32),
 }
-
-/// What `broker.info` reports about the opener, as the program around it encodes this.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description(pub Vec<u8>);
 
 /// From the monitor to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,75 +259,6 @@ pub enum ToMonitor {
     },
 }
 
-/// The principal of a worker, as the kernel reported it for each of its connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerPeer {
-    pub uid: u32,
-    /// The user for whom its captures count.
-    pub account: u32,
-    pub gid: u32,
-    pub groups: Vec<u32>,
-    pub network: Option<u64>,
-    /// Then the ids have no meaning.
-    pub remote: Option<RemoteIdentity>,
-}
-
-/// From the monitor to the opener. Workers have numbers, and connections their cookies (`SO_COOKIE`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToOpener {
-    Hello(Build),
-    /// What the opener begins with. Descriptors: the text of the configuration, and the policy (sealed memory). The
-    /// opener answers `Ready`.
-    Begin {
-        generation: u64,
-    },
-    /// A worker starts. Descriptors: the channels to it, for prompt requests and for slow ones, and its `WorkerPeer` (sealed
-    /// memory: a user can have 65 536 groups).
-    Worker {
-        worker: u64,
-    },
-    /// The reader of a worker starts, in place of an earlier one. Descriptor: the channel to it.
-    Reader {
-        worker: u64,
-    },
-    /// A connection is about to be passed to the worker.
-    Accepted {
-        worker: u64,
-        cookie: u64,
-    },
-    /// A connection of the worker has ended.
-    Closed {
-        worker: u64,
-        cookie: u64,
-    },
-    /// The worker has ended. The opener answers `Forgotten`.
-    Ended {
-        worker: u64,
-    },
-    /// A new policy. Descriptor: the policy. The opener answers `InForce`.
-    Policy {
-        generation: u64,
-    },
-}
-
-/// From the opener to the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromOpener {
-    Hello(Build),
-    /// The opener is confined, and serves workers.
-    Ready(Description),
-    /// The policy of this generation is in force.
-    InForce {
-        generation: u64,
-    },
-    /// The opener knows that a worker has ended. The answers have the order of the messages.
-    Forgotten,
-    /// The worker broke the rules of its channel, and is to be ended.
-    Nonsense {
-        worker: u64,
-    },
-}
-
 impl Message for ToWorker {
     fn descriptors(&self) -> usize {
         match self {
@@ -419,29 +316,6 @@ impl Message for ToMonitor {
                 | FromKept::Claimed { .. },
             )
             | Self::Idle { .. } => 0,
-        }
-    }
-}
-
-impl Message for ToOpener {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Worker { .. } => 3,
-            Self::Begin { .. } => 2,
-            Self::Policy { .. } | Self::Reader { .. } => 1,
-            Self::Hello(_) | Self::Accepted { .. } | Self::Closed { .. } | Self::Ended { .. } => 0,
-        }
-    }
-}
-
-impl Message for FromOpener {
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Hello(_)
-            | Self::Ready(_)
-            | Self::InForce { .. }
-            | Self::Forgotten
-            | Self::Nonsense { .. } => 0,
         }
     }
 }

@@ -103,8 +103,7 @@ pub(super) async fn pair(
     let timeout = if nonblocking { Timeout::NonBlocking } else { timeout };
     let permit = call.permit_within(&selection.namespace, Create { socket: spec })?;
     let handles = (call.reserve_handle()?, call.reserve_handle()?);
-    let (first, second) =
-        call.broker().network.pair(permit, timeout, handles, call.caller()).await?;
+    let (first, second) = open::pair(permit, timeout, handles, call.caller()).await?;
     let first = admit(call, Arc::new(first), want_fd)?;
     match admit(call, Arc::new(second), want_fd) {
         Ok(second) => Ok((first, second)),
@@ -289,8 +288,8 @@ pub(super) async fn server(call: &Call, wanted: Server<'_>) -> OpResult<Created>
 pub(super) fn has_dualstack(call: &Call) -> OpResult<bool> {
     let spec = SocketSpec { domain: libc::AF_INET6, ty: libc::SOCK_STREAM, protocol: 0 };
     let (permit, handle) = (call.permit(Create { socket: spec })?, call.reserve_handle()?);
-    let (here, network) = (Selection::default(), &call.broker().network);
-    let made = network.create(permit, &here, Timeout::Blocking, handle, call.caller());
+    let here = Selection::default();
+    let made = open::create(permit, &here, Timeout::Blocking, handle, call.caller());
     let Ok(entry) = made else { return Ok(false) };
     let set = set_int(call, &Arc::new(entry), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
     Ok(set.is_ok())
@@ -332,6 +331,6 @@ pub(super) fn create_entry(
     timeout: Timeout,
 ) -> OpResult<Arc<Entry>> {
     let permit = call.permit_within(&selection.namespace, Create { socket: spec })?;
-    let (network, handle) = (&call.broker().network, call.reserve_handle()?);
-    network.create(permit, selection, timeout, handle, call.caller()).map(Arc::new)
+    let handle = call.reserve_handle()?;
+    open::create(permit, selection, timeout, handle, call.caller()).map(Arc::new)
 }

@@ -7,7 +7,7 @@ use sockbroker_proto::api::interface::{
 
 use crate::error::{OpError, OpResult};
 use crate::handlers::Handlers;
-use crate::network::host;
+use crate::network::{host, interface};
 use crate::rpc::call::Call;
 use sockbroker_policy::action::{Hostname, Interfaces, SetHostname};
 
@@ -19,14 +19,14 @@ impl InterfacesServer for Handlers {
         let IfNameindexParams { netns } = params;
         let selection = call.selection(netns.as_ref())?;
         let permit = call.permit_within(&selection.namespace, Interfaces)?;
-        call.broker().network.interfaces(permit, &selection, call.caller())
+        interface::list(permit, &selection, call.caller())
     }
 
     fn if_nametoindex(call: &Call, params: IfNametoindexParams) -> OpResult<u32> {
         let IfNametoindexParams { if_name, netns } = params;
         let selection = call.selection(netns.as_ref())?;
         let permit = call.permit_within(&selection.namespace, Interfaces)?;
-        call.broker().network.interface_index(permit, &selection, &if_name, call.caller())
+        interface::index_of(permit, &selection, &if_name, call.caller())
     }
 
     fn if_indextoname(call: &Call, params: IfIndextonameParams) -> OpResult<String> {
@@ -35,7 +35,7 @@ impl InterfacesServer for Handlers {
             .map_err(|_error| OpError::overflow("the interface index must be 0-4294967295"))?;
         let selection = call.selection(netns.as_ref())?;
         let permit = call.permit_within(&selection.namespace, Interfaces)?;
-        call.broker().network.interface_name(permit, &selection, index, call.caller())
+        interface::name_of(permit, &selection, index, call.caller())
     }
 
     fn gethostname(call: &Call, _: GethostnameParams) -> OpResult<String> {

@@ -1,4 +1,4 @@
-//! Networks: creating sockets in one, listing its interfaces, resolving names in it.
+//! Creating sockets, listing interfaces and resolving names, in the network namespace that a permit names.
 
 pub mod open;
 pub mod interface;
@@ -13,27 +13,3 @@ pub mod other_namespace;
 pub mod names;
 pub mod stub;
 pub mod name_files;
-
-/// The network namespace in which a socket is created, an interface listed or a name resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Network(Namespace);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Namespace {
-    /// The namespace of the broker's threads.
-    Own,
-}
-
-impl Network {
-    /// The broker's own network.
-    pub fn own() -> Self {
-        Self(Namespace::Own)
-    }
-
-    /// Makes calls whose result depends on the network namespace of the thread.
-    fn run<T>(&self, calls: impl FnOnce() -> T) -> T {
-        match self.0 {
-            Namespace::Own => calls(),
-        }
-    }
-}

@@ -9,7 +9,6 @@ use sockbroker_sys::socket;
 use crate::descriptor::Descriptor;
 use crate::error::netns::Reason;
 use crate::error::{During, OpError, OpResult};
-use crate::network::Network;
 use crate::network::caller_identity::CallerIdentity;
 use crate::network::opener::Done;
 use crate::network::other_namespace::{self, Selection};
@@ -28,60 +27,55 @@ use sockbroker_policy::socket_spec::SOCK_PACKET;
 use sockbroker_policy::target::SocketName;
 use sockbroker_proto::socket_spec::SocketSpec;
 
-impl Network {
-    /// `socket(2)`, in the namespace that was judged. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
-    pub fn create(
-        &self,
-        permit: Permit<Create>,
-        selection: &Selection,
-        timeout: Timeout,
-        handle: Reservation,
-        caller: &CallerIdentity,
-    ) -> OpResult<Entry> {
-        let Create { socket: spec } = *permit.request();
-        refuse_family("socket", spec)?;
-        if *permit.namespace() != Namespace::Broker {
-            let (descriptor, namespace) =
-                other_namespace::create(permit, selection, caller.privileged())?;
-            return new_entry(descriptor, spec, timeout, handle)
-                .map(|entry| entry.of_namespace(namespace));
-        }
-        let descriptor = match ask_for_socket(spec, caller) {
-            Some(asked) => asked,
-            None if serves_rcvall(spec) => self.run(open_rcvall),
-            None => self.run(|| socket::create(spec.domain, spec.ty, spec.protocol)),
-        };
-        new_entry(descriptor.during("socket")?, spec, timeout, handle)
+/// `socket(2)`, in the namespace that was judged. `AF_INET, SOCK_RAW, IPPROTO_IP` gives the emulation of `SIO_RCVALL` instead.
+pub fn create(
+    permit: Permit<Create>,
+    selection: &Selection,
+    timeout: Timeout,
+    handle: Reservation,
+    caller: &CallerIdentity,
+) -> OpResult<Entry> {
+    let Create { socket: spec } = *permit.request();
+    refuse_family("socket", spec)?;
+    if *permit.namespace() != Namespace::Broker {
+        let (descriptor, namespace) =
+            other_namespace::create(permit, selection, caller.privileged())?;
+        return new_entry(descriptor, spec, timeout, handle)
+            .map(|entry| entry.of_namespace(namespace));
     }
+    let descriptor = match ask_for_socket(spec, caller) {
+        Some(asked) => asked,
+        None if serves_rcvall(spec) => open_rcvall(),
+        None => socket::create(spec.domain, spec.ty, spec.protocol),
+    };
+    new_entry(descriptor.during("socket")?, spec, timeout, handle)
+}
 
-    /// `socketpair(2)`, as the caller: the kernel shows each end the ids of the thread that made it.
-    pub async fn pair(
-        &self,
-        permit: Permit<Create>,
-        timeout: Timeout,
-        handles: (Reservation, Reservation),
-        caller: &CallerIdentity,
-    ) -> OpResult<(Entry, Entry)> {
-        if *permit.namespace() != Namespace::Broker {
-            return Err(other_namespace::error("socketpair", permit.namespace(), Reason::Family));
-        }
-        let Create { socket: spec } = permit.into_request();
-        let SocketSpec { domain, ty, protocol } = spec;
-        let (first, second) = match caller.client_by_ids(spec, "socketpair")? {
-            None => self.run(|| socket::pair(domain, ty, protocol)).during("socketpair")?,
-            Some(client) => {
-                let call = UnixCall::Pair { domain, ty, protocol };
-                let (_, ends) = client.call("socketpair", call, Vec::new()).await?;
-                let [first, second] = <[OwnedFd; 2]>::try_from(ends).map_err(|_others| {
-                    OpError::Plain("socketpair: an end is missing".to_owned())
-                })?;
-                (first, second)
-            }
-        };
-        let first = Entry::new(first, spec, timeout, handles.0).during("fcntl")?;
-        let second = Entry::new(second, spec, timeout, handles.1).during("fcntl")?;
-        Ok((first, second))
+/// `socketpair(2)`, as the caller: the kernel shows each end the ids of the thread that made it.
+pub async fn pair(
+    permit: Permit<Create>,
+    timeout: Timeout,
+    handles: (Reservation, Reservation),
+    caller: &CallerIdentity,
+) -> OpResult<(Entry, Entry)> {
+    if *permit.namespace() != Namespace::Broker {
+        return Err(other_namespace::error("socketpair", permit.namespace(), Reason::Family));
     }
+    let Create { socket: spec } = permit.into_request();
+    let SocketSpec { domain, ty, protocol } = spec;
+    let (first, second) = match caller.client_by_ids(spec, "socketpair")? {
+        None => socket::pair(domain, ty, protocol).during("socketpair")?,
+        Some(client) => {
+            let call = UnixCall::Pair { domain, ty, protocol };
+            let (_, ends) = client.call("socketpair", call, Vec::new()).await?;
+            let [first, second] = <[OwnedFd; 2]>::try_from(ends)
+                .map_err(|_others| OpError::Plain("socketpair: an end is missing".to_owned()))?;
+            (first, second)
+        }
+    };
+    let first = Entry::new(first, spec, timeout, handles.0).during("fcntl")?;
+    let second = Entry::new(second, spec, timeout, handles.1).during("fcntl")?;
+    Ok((first, second))
 }
 
 /// Whether `socket()` emulates `SIO_RCVALL` for this spec, which the kernel refuses.

@@ -14,16 +14,14 @@ use sockbroker_sys::resolver::{self, AddressInfo, ResolverError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{OpError, OpResult};
-use crate::network::Network;
 use crate::quota::User;
 use sockbroker_policy::Permit;
 use sockbroker_policy::action::Resolve;
 
-/// Resolves names in a network, with a limit on look-ups at a time, in all and for each user. Further
+/// Resolves names in the broker's network namespace, with a limit on look-ups at a time, in all and for each user. Further
 /// ones wait in order.
 #[derive(Debug, Clone)]
 pub struct Resolver {
-    network: Network,
     jobs: Arc<Semaphore>,
     own: Option<Arc<Semaphore>>,
 }
@@ -46,8 +44,8 @@ pub struct AddressQuery {
 
 impl Resolver {
     /// A resolver with at most `jobs` concurrent look-ups.
-    pub fn new(network: Network, jobs: usize) -> Self {
-        Self { network, jobs: Arc::new(Semaphore::new(jobs)), own: None }
+    pub fn new(jobs: usize) -> Self {
+        Self { jobs: Arc::new(Semaphore::new(jobs)), own: None }
     }
 
     /// The same resolver with the limit of one user as well.
@@ -72,10 +70,9 @@ impl Resolver {
         job: impl FnOnce() -> Result<T, ResolverError> + Send + 'static,
     ) -> OpResult<T> {
         let turn = self.turn().await?;
-        let network = self.network.clone();
         let job = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            network.run(job)
+            job()
         });
         match job.await {
             Ok(result) => Ok(result?),

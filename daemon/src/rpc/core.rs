@@ -221,10 +221,9 @@ impl Core {
 
     /// Polls for the answer of a call that waited. `None` when no call waits.
     pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<Answer>> {
-        loop {
-            let Some(ended) = ready!(self.waiting.poll_next_unpin(context)) else {
-                return Poll::Ready(None);
-            };
+        // Usually no call waits.
+        while !self.waiting.is_empty() {
+            let Some(ended) = ready!(self.waiting.poll_next_unpin(context)) else { break };
             self.held = self.held.minus(ended.held);
             if let Some(key) = ended.id.as_ref().and_then(request_id) {
                 self.calls.remove(&key);
@@ -233,6 +232,7 @@ impl Core {
                 return Poll::Ready(Some(answer));
             }
         }
+        Poll::Ready(None)
     }
 
     /// Whether the answer that is kept for `call.resolve` has descriptors.

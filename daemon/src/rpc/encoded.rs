@@ -58,24 +58,32 @@ impl EncodedResult {
     pub(super) fn response(self, id: &Id<'_>) -> bytes::Bytes {
         let mut bytes = self.0;
         bytes.push(b'}');
-        let mut head = Vec::with_capacity(HEADROOM);
-        head.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-        // An id can always be encoded, and a vector accepts all bytes.
-        serde_json::to_writer(&mut head, id).ok();
-        head.extend_from_slice(b",\"result\":");
-        if let Some((start, headroom)) = HEADROOM
-            .checked_sub(head.len())
-            .and_then(|start| Some((start, bytes.get_mut(start..HEADROOM)?)))
-        {
-            headroom.copy_from_slice(&head);
+        let mut short = [0; HEADROOM];
+        let mut rest = &mut short[..];
+        if write_head(&mut rest, id).is_ok() {
+            let start = rest.len();
+            let (head, headroom) = (short.get(..HEADROOM - start), bytes.get_mut(start..HEADROOM));
+            if let (Some(head), Some(headroom)) = (head, headroom) {
+                headroom.copy_from_slice(head);
+            }
             let mut response = bytes::Bytes::from(bytes);
             response.advance(start);
             response
         } else {
+            let mut head = Vec::new();
+            // An id can always be encoded, and a vector accepts all bytes.
+            write_head(&mut head, id).ok();
             let result = bytes.get(HEADROOM..).unwrap_or_default();
             [&head, result].concat().into()
         }
     }
+}
+
+/// Writes the part of a response before the result.
+fn write_head(to: &mut impl std::io::Write, id: &Id<'_>) -> std::io::Result<()> {
+    to.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":")?;
+    serde_json::to_writer(&mut *to, id)?;
+    to.write_all(b",\"result\":")
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! A JSON-RPC 2.0 request, read without copying its parameters.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use jsonrpsee_types::Id;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sockbroker_proto::api::session::RequestId;
@@ -17,15 +19,65 @@ pub(super) struct Envelope<'a> {
     jsonrpc: Cow<'a, str>,
     /// `Some` for an id that is present, also if it is `null`.
     #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
+    id: Option<ReadId<'a>>,
     #[serde(borrow)]
     pub method: Cow<'a, str>,
     #[serde(borrow, default)]
     pub params: Option<&'a RawValue>,
 }
 
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<ReadId<'a>>, D::Error> {
+    from.deserialize_any(IdVisitor).map(Some)
+}
+
+/// The value of an id; `None` if it is not a string, an unsigned integer or `null`.
+type ReadId<'a> = Option<Id<'a>>;
+
+/// Reads an id. It is faster than the library's decoder, which tries each form in turn.
+struct IdVisitor;
+
+impl<'de> Visitor<'de> for IdVisitor {
+    type Value = ReadId<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Some(Id::Number(number)))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Id::Str(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(Id::Str(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Some(Id::Null))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_ignored| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_map(map).map(|_ignored| None)
+    }
 }
 
 /// Why a text is not a request.
@@ -42,31 +94,20 @@ type Read<'a> = Result<(Envelope<'a>, Option<Id<'a>>), (EnvelopeError, Id<'stati
 impl<'a> Envelope<'a> {
     /// Reads one request. An error comes with the id, so that it can be answered.
     pub(super) fn read(json: &'a str) -> Read<'a> {
-        let envelope: Self =
+        let mut envelope: Self =
             serde_json::from_str(json).map_err(|error| (classify(&error), find_id(json)))?;
         if envelope.jsonrpc != "2.0" {
             let text = "jsonrpc must be \"2.0\"".to_owned();
             return Err((EnvelopeError::NotRequest(text), find_id(json)));
         }
-        match envelope.id {
+        match envelope.id.take() {
             None => Ok((envelope, None)),
-            Some(id) => {
-                if let Ok(id) = read_id(id.get()) {
-                    Ok((envelope, Some(id)))
-                } else {
-                    let text = "the id must be a string, an unsigned integer or null".to_owned();
-                    Err((EnvelopeError::NotRequest(text), Id::Null))
-                }
+            Some(Some(id)) => Ok((envelope, Some(id))),
+            Some(None) => {
+                let text = "the id must be a string, an unsigned integer or null".to_owned();
+                Err((EnvelopeError::NotRequest(text), Id::Null))
             }
         }
-    }
-}
-
-/// Reads an id. It is faster than the library's decoder, which tries each form in turn.
-fn read_id(text: &str) -> serde_json::Result<Id<'_>> {
-    match text.as_bytes().first() {
-        Some(b'0'..=b'9') => serde_json::from_str(text).map(Id::Number),
-        _ => serde_json::from_str(text),
     }
 }
 
@@ -118,6 +159,19 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_strings_and_unsigned_integers() {
+        for (text, expected) in [
+            ("0", Id::Number(0)),
+            ("18446744073709551615", Id::Number(u64::MAX)),
+            (r#""a""#, Id::Str("a".into())),
+            (r#""a\u0062\n""#, Id::Str("ab\n".into())),
+        ] {
+            let json = format!(r#"{{"jsonrpc":"2.0","id":{text},"method":"m"}}"#);
+            assert_eq!(Envelope::read(&json).unwrap().1, Some(expected));
+        }
+    }
+
+    #[test]
     fn errors_come_with_the_id_of_the_request() {
         let cases = [
             (r#"{"jsonrpc":"1.0","id":7,"method":"m"}"#, Id::Number(7)),
@@ -125,6 +179,10 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":"a","method":1}"#, Id::Str("a".into())),
             (r#"{"jsonrpc":"2.0","id":-1,"method":"m"}"#, Id::Null),
             (r#"{"jsonrpc":"2.0","id":1.5,"method":"m"}"#, Id::Null),
+            (r#"{"jsonrpc":"2.0","id":18446744073709551616,"method":"m"}"#, Id::Null),
+            (r#"{"jsonrpc":"2.0","id":true,"method":"m"}"#, Id::Null),
+            (r#"{"jsonrpc":"2.0","id":[1],"method":"m"}"#, Id::Null),
+            (r#"{"jsonrpc":"2.0","id":{"a":1},"method":"m"}"#, Id::Null),
             ("17", Id::Null),
         ];
         for (text, expected) in cases {

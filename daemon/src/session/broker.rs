@@ -14,7 +14,6 @@ use crate::config;
 use crate::config::limits::{Limits, size};
 use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
-use crate::network::Network;
 use crate::network::caller_identity::CallerIdentities;
 use crate::network::captures::CaptureSource;
 use crate::network::opener::{Opener, Privileged};
@@ -43,13 +42,11 @@ pub struct Broker {
     /// The policy in force.
     pub policy: PolicyInForce,
     pub limits: Limits,
-    /// The network in which sockets are created.
-    pub network: Network,
     /// The network namespaces of sockets.
     pub namespaces: Arc<Namespaces>,
     /// The folder of the files with which names are resolved in named ones.
     pub name_files: PathBuf,
-    /// Resolves names in that network.
+    /// Resolves names in the broker's network namespace.
     pub resolver: Resolver,
     /// Makes calls on `AF_UNIX` sockets with the ids of the caller.
     pub callers: CallerIdentities,
@@ -116,15 +113,13 @@ pub(super) struct Sessions {
 impl Broker {
     /// A broker with no sessions.
     pub fn new(policy: Policy, limits: Limits) -> Self {
-        let network = Network::own();
-        let resolver = Resolver::new(network.clone(), size(limits.resolver_jobs));
+        let resolver = Resolver::new(size(limits.resolver_jobs));
         let callers = CallerIdentities::new(size(limits.identity_jobs));
         let users = Users::new(Arc::new(Quota::new(&limits)));
         let refusals = Refusals::new(limits.refusal_lines_per_minute);
         Self {
             policy: PolicyInForce::new(policy),
             limits,
-            network,
             namespaces: Arc::new(Namespaces::new(Vec::new())),
             name_files: config::Namespaces::default().files,
             resolver,

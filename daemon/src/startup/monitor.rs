@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::monitor::{
-    Host, Limits, Monitor, PolicyFiles, Refusal, RemoteSettings, Settings, read_policy,
-    start_opener,
+    Host, Limits, Monitor, OpenerLink, PolicyFiles, ReadPolicy, Refusal, RemoteSettings, Settings,
+    read_policy, start_opener,
 };
 use sockbroker_policy::subject::RemoteIdentity;
 use sockbroker_sys::capability::{self, Capability};
@@ -31,11 +31,7 @@ use crate::principal::PrincipalKey;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Serves each principal by a worker of its own.
-#[expect(clippy::too_many_lines, reason = "the steps of the start are read in their order")]
 pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(), StartError> {
-    let system = |what: &str, error: &dyn std::fmt::Display| {
-        StartError::System(format!("cannot {what}: {error}"))
-    };
     // Before the first thread.
     let signals = Signals::block().map_err(|error| system("handle signals", &error))?;
     start_log()?;
@@ -52,21 +48,7 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
     let of_remote = remote.as_ref().map_or(0, RemoteSettings::ids);
     let worker_ids = worker_ids::find(config.processes.worker_ids, fitted.workers, of_remote)?;
     let Bound { listener, path } = endpoint(args, config, passed.listener)?;
-    pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
-    process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
-    if policy.reaches_networks {
-        confine::warn_of_unreachable_networks();
-    }
-    // Without a confinement of capabilities workers have all of them.
-    let drops = config.confine.capabilities && has_capabilities_of_opener();
-    let begin = || start_opener(configuration.as_fd(), policy.memory.as_fd());
-    let opener = (drops && policy.needs_opener).then(begin).transpose();
-    let opener = opener.map_err(StartError::System)?;
-    if drops {
-        leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
-    }
-    // After the opener, which makes calls that no other process makes.
-    confine::confine_monitor(&config.confine)?;
+    let opener = divide_privileges(config, &configuration, &policy)?;
     let (audit, writer) = match audit::open(args, &config.audit.to)? {
         Some(sink) => audit::start(sink, config.limits.audit())?,
         None => (Audit::default(), None),
@@ -99,6 +81,35 @@ pub(super) fn run(args: &Args, config: &Config, from: Option<&Path>) -> Result<(
         writer.finish();
     }
     result
+}
+
+/// The error of a step that the system refuses.
+fn system(what: &str, error: &dyn std::fmt::Display) -> StartError {
+    StartError::System(format!("cannot {what}: {error}"))
+}
+
+/// Starts the opener, if the policy needs it, and confines this process.
+fn divide_privileges(
+    config: &Config,
+    configuration: &OwnedFd,
+    policy: &ReadPolicy,
+) -> Result<Option<OpenerLink>, StartError> {
+    pass_capabilities().map_err(|error| system("pass capabilities to other processes", &error))?;
+    process::refuse_new_privileges().map_err(|error| system("set no_new_privs", &error))?;
+    if policy.reaches_networks {
+        confine::warn_of_unreachable_networks();
+    }
+    // Without a confinement of capabilities workers have all of them.
+    let drops = config.confine.capabilities && has_capabilities_of_opener();
+    let begin = || start_opener(configuration.as_fd(), policy.memory.as_fd());
+    let opener = (drops && policy.needs_opener).then(begin).transpose();
+    let opener = opener.map_err(StartError::System)?;
+    if drops {
+        leave_capabilities_to_opener().map_err(|error| system("drop capabilities", &error))?;
+    }
+    // After the opener, which makes calls that no other process makes.
+    confine::confine_monitor(&config.confine)?;
+    Ok(opener)
 }
 
 /// The content of a file, or nothing, in sealed memory.

@@ -1,6 +1,7 @@
 //! A broker of one process, which serves every principal.
 
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::capability::Capability;
 use sockbroker_sys::process;
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 
 use super::args::Args;
 use super::confine::{self, Files};
@@ -91,13 +93,24 @@ pub(super) fn run(args: &Args, mut config: Config) -> Result<(), StartError> {
         .auditing(audit);
     broker.namespaces = Arc::new(Namespaces::new(config.namespaces.folders));
     broker.name_files = config.namespaces.files;
-    let result = runtime.block_on(serve(endpoint, Arc::new(broker)));
+    let result = run_inside(&runtime, serve(endpoint, Arc::new(broker)));
     // Running look-ups cannot be cancelled, and their results are not needed.
     runtime.shutdown_background();
     if let Some(writer) = writer {
         writer.finish();
     }
     result
+}
+
+/// Waits for a task of the event loop. On this thread, each call of the client of `--stdio` would have to wake it.
+fn run_inside<T: Send + 'static>(
+    runtime: &Runtime,
+    task: impl Future<Output = T> + Send + 'static,
+) -> T {
+    match runtime.block_on(runtime.spawn(task)) {
+        Ok(done) => done,
+        Err(error) => resume_unwind(Box::new(error.to_string())),
+    }
 }
 
 /// The control socket that systemd passed.

@@ -1,8 +1,9 @@
 //! A worker: serves the connections that the monitor passes, all of one principal.
 
+mod answers;
+mod clock;
 mod idle;
 mod kept;
-mod started;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, PipeWriter};
@@ -19,23 +20,23 @@ use sockbroker_monitor::message::{
 use sockbroker_monitor::role;
 use sockbroker_proto::api::broker::Process;
 use sockbroker_sys::identity::{Identity, become_user};
-use sockbroker_sys::{capability, child, process, sealed};
+use sockbroker_sys::{capability, child, process};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
+use self::clock::Clock;
 use super::audit;
 use super::beginning::{Begun, begin};
 use super::confine::{self, Files};
 use super::error::StartError;
 use super::first_steps::{sent_configuration, start_log};
 use super::leases::Leases;
-use super::sources::{MEMORY, in_memory, read_sealed_policy};
-use crate::descriptor::Descriptor;
+use super::sources::{in_memory, read_sealed_policy};
 use crate::handlers;
 use crate::network::{caller_process::Started, captures};
 use crate::observe::audit::{Audit, Destination, Sink};
-use crate::principal::PrincipalKey;
 use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::monitor_link::{MonitorLink, MonitorRequest, PassedConnection, QueryResults};
@@ -45,9 +46,12 @@ use crate::transport::server::{Server, Source};
 use crate::transport::shutdown::ShutdownSwitch;
 
 /// How often the worker checks whether it has nothing to do.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// How often the monitor gets the counters. Those since then are lost if the worker is killed.
-const REPORT: Duration = Duration::from_secs(10);
+const CHECK: Duration = Duration::from_secs(1);
+/// After this number of checks the monitor gets the counters. Those since then are lost if the worker is killed.
+const CHECKS_OF_A_REPORT: u64 = 10;
+
+/// The channel to the process that reads captures did not arrive.
+const LOST_READER: ReaderRefusal = ReaderRefusal::Failed(libc::EMFILE);
 
 /// Serves the connections that come over this channel.
 pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
@@ -87,9 +91,9 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
         let sink = Sink::to_monitor(PipeWriter::from(pipe)).map_err(|error| fail(&error))?;
         audit::start(sink, config.limits.audit())?
     };
-    // One thread: a second one would make no call faster. A message that takes long is decoded on another.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    // One thread: a second one would make no call faster, and would have to be considered with each event. What takes long
+    // runs on another.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::System(format!("cannot start the runtime: {error}")))?;
@@ -209,8 +213,8 @@ impl Follower {
         &mut self,
         mut requests: mpsc::UnboundedReceiver<MonitorRequest>,
     ) -> io::Result<End> {
-        let mut check = tokio::time::interval(IDLE_CHECK);
-        let mut report = tokio::time::interval(REPORT);
+        let mut clock = Clock::start(CHECK)?;
+        let mut checks = 0;
         let broker = self.broker.clone();
         // Whether the checks wait until something happens.
         let mut rests = false;
@@ -230,15 +234,19 @@ impl Follower {
                     self.request(request)?;
                     self.broker.activity.note();
                 }
-                _ = check.tick(), if !rests => {
+                tick = clock.tick(), if !rests => {
+                    tick?;
+                    if checks % CHECKS_OF_A_REPORT == 0 {
+                        self.report_counters()?;
+                    }
+                    checks += 1;
                     self.check_idle()?;
                     rests = self.may_rest()?;
                 }
-                _ = report.tick(), if !rests => self.report_counters()?,
                 () = broker.activity.begun(), if rests => {
                     rests = false;
-                    check.reset();
-                    report.reset();
+                    checks = 1;
+                    clock.restart()?;
                 }
             }
         }
@@ -265,13 +273,12 @@ impl Follower {
                 Err(ChannelError::LostDescriptors {
                     message: ToWorker::Reader { request },
                     ..
-                }) => self.reader_started(request, Err(ReaderRefusal::Failed(libc::EMFILE))),
+                }) => self.reader_started(request, Err(LOST_READER)),
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each message")]
     async fn handle(
         &mut self,
         message: ToWorker,
@@ -280,35 +287,19 @@ impl Follower {
         let mut descriptors = descriptors.into_iter();
         match message {
             ToWorker::Connection { number } => {
-                self.broker.activity.note();
                 descriptors.next().map_or(Ok(()), |connection| self.take(connection, number))?;
             }
             ToWorker::EndConnection { number, reason } => self.link.end(number, reason),
-            ToWorker::CloseSessions => {
-                for session in self.broker.sessions() {
-                    self.broker.close(&session);
-                }
-            }
+            ToWorker::CloseSessions => self.close_sessions(),
             ToWorker::Policy { generation } => {
                 self.put_in_force(generation, descriptors.next()).await?;
             }
-            ToWorker::Reloaded { request, result } => {
-                // The call may have been cancelled.
-                drop(self.reloads.remove(&request).map(|reload| reload.send(result)));
-            }
-            ToWorker::Query { number, query } => {
-                handlers::query::prepare(&self.broker, &query).await;
-                self.answer_query(number, query)?;
-            }
+            ToWorker::Reloaded { request, result } => self.reloaded(request, result),
+            ToWorker::Query { number, query } => self.answer_query(number, query).await?,
             ToWorker::QueryResult { request, uid } => {
                 self.add_result(request, uid, descriptors.next());
             }
-            ToWorker::QueryEnd { request, missing } => {
-                if let Some((mut results, unread, sender)) = self.queries.remove(&request) {
-                    results.missing = missing.map(|missing| missing + unread);
-                    drop(sender.send(results));
-                }
-            }
+            ToWorker::QueryEnd { request, missing } => self.end_query(request, missing),
             ToWorker::Leased { request, sessions } => {
                 self.leases.sessions_leased(&self.broker, request, sessions);
             }
@@ -323,20 +314,14 @@ impl Follower {
                 self.caller_started(request, None, Some(refusal));
             }
             ToWorker::Reader { request } => {
-                let lost = ReaderRefusal::Failed(libc::EMFILE);
-                self.reader_started(request, descriptors.next().ok_or(lost));
+                self.reader_started(request, descriptors.next().ok_or(LOST_READER));
             }
             ToWorker::ReaderRefused { request, refusal } => {
                 self.reader_started(request, Err(refusal));
             }
             ToWorker::Kept(message) => self.handle_kept(message, descriptors)?,
             ToWorker::MayEnd => return Ok(Some(End::Idle)),
-            ToWorker::Stop => {
-                let drain = Duration::from_secs(self.broker.limits.drain_seconds);
-                self.broker.begin_stop();
-                self.switch.begin(drain);
-                tracing::info!("shutting down: accepting no new calls");
-            }
+            ToWorker::Stop => self.stop(),
             ToWorker::Hello(_) | ToWorker::Begin(_) | ToWorker::BeginWithOpener(..) => {
                 return Err(io::Error::other("the monitor began twice"));
             }
@@ -345,6 +330,7 @@ impl Follower {
     }
 
     fn take(&mut self, connection: OwnedFd, number: u64) -> io::Result<()> {
+        self.broker.activity.note();
         self.taken += 1;
         self.open += 1;
         self.send(ToMonitor::Received { number }, None)?;
@@ -353,9 +339,27 @@ impl Follower {
         Ok(())
     }
 
+    fn close_sessions(&self) {
+        for session in self.broker.sessions() {
+            self.broker.close(&session);
+        }
+    }
+
+    /// Begins the end of the process.
+    fn stop(&self) {
+        let drain = Duration::from_secs(self.broker.limits.drain_seconds);
+        self.broker.begin_stop();
+        self.switch.begin(drain);
+        tracing::info!("shutting down: accepting no new calls");
+    }
+
     /// Answers the worker of an administrator.
-    fn answer_query(&mut self, number: u64, query: Query) -> io::Result<()> {
-        let answer = handlers::query::answer(&self.broker, &self.methods, query);
+    async fn answer_query(&mut self, number: u64, query: Query) -> io::Result<()> {
+        handlers::query::prepare(&self.broker, &query).await;
+        let (broker, methods) = (self.broker.clone(), self.methods.clone());
+        // It lists what can be many, and calls go on meanwhile.
+        let answer = move || handlers::query::answer(&broker, &methods, query);
+        let answer = spawn_blocking(answer).await.map_err(io::Error::other)?;
         // Without a descriptor for it, the asker learns that the answer of a worker is missing.
         match in_memory("answer", &answer) {
             Some(answer) => self.send(ToMonitor::QueryResult { number }, Some(answer)),
@@ -365,23 +369,11 @@ impl Follower {
 
     async fn put_in_force(&mut self, generation: u64, memory: Option<OwnedFd>) -> io::Result<()> {
         let memory = memory.ok_or_else(|| io::Error::other("no policy came"))?;
-        let policy = read_sealed_policy(&memory).map_err(io::Error::other)?;
+        // A policy can be large.
+        let read = spawn_blocking(move || read_sealed_policy(&memory));
+        let policy = read.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         self.broker.put_in_force(policy, generation).await;
         self.send(ToMonitor::InForce { generation }, None)
-    }
-
-    /// Adds the answer of another worker, which may have sent anything: also a socket whose close waits.
-    fn add_result(&mut self, request: u64, uid: u32, answer: Option<OwnedFd>) {
-        let (Some((results, unread, _)), Some(answer)) = (self.queries.get_mut(&request), answer)
-        else {
-            return;
-        };
-        let own = self.broker.users.user(&PrincipalKey::of_uid(process::effective_uid()));
-        let answer = Descriptor::of_client(answer, &own);
-        match sealed::read(answer.as_fd(), MEMORY) {
-            Ok(answer) => results.results.push((uid, answer)),
-            Err(_) => *unread += 1,
-        }
     }
 
     fn request(&mut self, request: MonitorRequest) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! them is always read.
 
 use std::future::poll_fn;
+use std::panic::resume_unwind;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,16 +26,15 @@ use crate::rpc::core::{Answer, Core, Message};
 use bytes::BytesMut;
 use sockbroker_proto::descriptors::DescriptorQueue;
 use sockbroker_proto::frame::FrameError;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::block_in_place;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// How often a half-closed connection is checked: a full close after a half-close wakes no task.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// A larger buffer is released when it is empty.
 const BUFFER_KEPT: usize = 256 << 10;
-/// A larger message is decoded while another thread runs the other tasks. Then the input that follows it moves to a new
-/// buffer, because a buffer lives as long as any part of it.
+/// A larger message is decoded on another thread. Then the input that follows it moves to a new buffer, because a buffer
+/// lives as long as any part of it.
 const MESSAGE_SMALL: usize = 64 << 10;
 /// After this number of answers they are sent before further messages are taken, so that the peer can go on.
 const ANSWERS_TOGETHER: usize = 32;
@@ -56,14 +56,21 @@ pub(super) async fn serve(
     Driver::new(stream, codec, core, input).run(shutdown.follow()).await;
 }
 
-/// Starts the calls of a message. A large one takes long to decode and to judge: meanwhile another thread runs the other
-/// tasks of this thread.
-pub(super) fn receive(core: &mut Core, message: Message) -> Option<Answer> {
+/// Starts the calls of a message.
+pub(super) async fn receive(mut core: Core, message: Message) -> (Core, Option<Answer>) {
     let large = message.json.len() > MESSAGE_SMALL;
-    if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-        block_in_place(|| core.receive(message))
-    } else {
-        core.receive(message)
+    let receive = move || {
+        let answer = core.receive(message);
+        (core, answer)
+    };
+    if large { aside(receive).await } else { receive() }
+}
+
+/// Runs what takes long on another thread. Meanwhile this one runs the other tasks.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => resume_unwind(Box::new(error.to_string())),
     }
 }
 
@@ -97,6 +104,8 @@ struct Driver {
     descriptors: DescriptorQueue<Descriptor>,
     out: Outgoing,
     wanted: usize,
+    /// Whether something large was taken from the input, which therefore moves to a new buffer.
+    took_large: bool,
     reading: Reading,
     /// The time in which the peer has to read something.
     stall: Deadline,
@@ -140,6 +149,7 @@ impl Driver {
             descriptors: DescriptorQueue::default(),
             out: Outgoing::default(),
             wanted: 0,
+            took_large: false,
             reading: Reading::Open,
             pause,
             taken: Deadline::new(TAKEN_CHECK),
@@ -152,8 +162,21 @@ impl Driver {
     /// Serves the connection until it ends, and cancels the calls that wait then.
     async fn run(mut self, mut shutdown: Shutdown) {
         let end = loop {
-            if let Err(end) = self.take_messages() {
-                break end;
+            match self.take_messages() {
+                Err(end) => break end,
+                Ok(Some(large)) => {
+                    let take = move || {
+                        self.take(large);
+                        self
+                    };
+                    self = aside(take).await;
+                    // The descriptors of an answer are counted before it is sent.
+                    if let Err(end) = self.check_rest().and_then(|()| self.flush_now()) {
+                        break end;
+                    }
+                    continue;
+                }
+                Ok(None) => {}
             }
             let step = poll_fn(|context| self.poll_step(context, &mut shutdown)).await;
             if let Err(end) = step {
@@ -187,42 +210,62 @@ impl Driver {
         self.out.in_flight.descriptors()
     }
 
-    /// Takes every complete message of the input, while the peer reads its answers.
-    fn take_messages(&mut self) -> Result<(), End> {
-        let (mut answers, mut large) = (0, false);
+    /// Takes every complete message of the input, while the peer reads its answers. Returns the first large one, whose calls
+    /// are not started.
+    fn take_messages(&mut self) -> Result<Option<Message>, End> {
         let received = self.input.len();
+        let large = self.take_small_messages()?;
+        // Blank lines can be large too.
+        self.took_large |= large.is_some() || received - self.input.len() > BUFFER_KEPT;
+        let is_done = large.is_none() && self.took_large;
+        if is_done || (self.input.is_empty() && self.input.capacity() > BUFFER_KEPT) {
+            self.input = BytesMut::from(&self.input[..]);
+            self.took_large = false;
+        }
+        self.check_rest()?;
+        Ok(large)
+    }
+
+    /// Starts the calls of the messages before a large one, which it returns.
+    fn take_small_messages(&mut self) -> Result<Option<Message>, End> {
+        let mut answers = 0;
         while self.out.bytes() < self.high_water {
-            match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
-                Decoded::Message(message) => {
-                    large |= message.json.len() > MESSAGE_SMALL;
-                    // What the peer has received meanwhile leaves room for more.
-                    if !self.out.in_flight.is_empty() {
-                        self.check_rest()?;
-                    }
-                    answers += usize::from(self.take(message));
-                    // Before any of them is sent.
-                    if self.out.descriptors() > 0 {
-                        self.check_rest()?;
-                    }
-                }
-                Decoded::Incomplete(missing) => {
-                    self.wanted = missing;
-                    break;
-                }
-                // The peer will not read further answers: its calls are cancelled.
-                Decoded::Close => return Err(End::Closed),
+            let Some(message) = self.next_message()? else { break };
+            // What the peer has received meanwhile leaves room for more.
+            if !self.out.in_flight.is_empty() {
+                self.check_rest()?;
+            }
+            if message.json.len() > MESSAGE_SMALL {
+                return Ok(Some(message));
+            }
+            answers += usize::from(self.take(message));
+            // Before any of them is sent.
+            if self.out.descriptors() > 0 {
+                self.check_rest()?;
             }
             if answers == ANSWERS_TOGETHER {
                 answers = 0;
                 self.flush_now()?;
             }
         }
-        // Blank lines can be large too.
-        large |= received - self.input.len() > BUFFER_KEPT;
-        if large || (self.input.is_empty() && self.input.capacity() > BUFFER_KEPT) {
-            self.input = BytesMut::from(&self.input[..]);
+        Ok(None)
+    }
+
+    /// Removes the next complete message from the input.
+    fn next_message(&mut self) -> Result<Option<Message>, End> {
+        match self.codec.decode(&mut self.input, &mut self.descriptors, &mut self.out)? {
+            Decoded::Message(message) => Ok(Some(message)),
+            Decoded::Incomplete(missing) => {
+                self.wanted = missing;
+                // The end of the input also ends its last message.
+                if self.reading != Reading::HalfClosed {
+                    return Ok(None);
+                }
+                Ok(self.codec.decode_end(&mut self.input, &mut self.descriptors)?)
+            }
+            // The peer will not read further answers: its calls are cancelled.
+            Decoded::Close => Err(End::Closed),
         }
-        self.check_rest()
     }
 
     /// Sends what can be sent without waiting; `poll_step` waits.
@@ -233,7 +276,7 @@ impl Driver {
 
     /// Starts a call. `true` if it was answered at once.
     fn take(&mut self, message: Message) -> bool {
-        let answer = receive(&mut self.core, message);
+        let answer = self.core.receive(message);
         answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
     }
 
@@ -278,7 +321,11 @@ impl Driver {
         if reads && self.may_read(context) {
             let into = (&mut self.input, &mut self.descriptors);
             match self.stream.poll_fill(context, self.wanted, into.0, into.1)? {
-                Poll::Ready(0) => return Poll::Ready(self.half_close()),
+                Poll::Ready(0) => {
+                    self.reading = Reading::HalfClosed;
+                    self.pause = Deadline::new(HANG_UP_CHECK);
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(_) => {
                     self.pause.clear();
                     return Poll::Ready(Ok(()));
@@ -290,7 +337,7 @@ impl Driver {
             return Poll::Ready(Err(End::Closed));
         }
         if self.reading != Reading::Done {
-            // The next step sees it too. Here the task registers to be woken, which costs more than the check above.
+            // The next step sees it too. Here the task registers to be woken.
             if shutdown.poll_begun(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -375,17 +422,6 @@ impl Driver {
         any
     }
 
-    /// Handles the end of the input: a half-close, unless the peer has closed both directions.
-    fn half_close(&mut self) -> Result<(), End> {
-        self.reading = Reading::HalfClosed;
-        self.pause = Deadline::new(HANG_UP_CHECK);
-        let last = self.codec.decode_end(&mut self.input, &mut self.descriptors)?;
-        if let Some(message) = last {
-            self.take(message);
-        }
-        if self.stream.is_hung_up() { Err(End::Closed) } else { Ok(()) }
-    }
-
     /// Ends the connection if the peer exceeds a time limit.
     fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if !self.out.is_empty() && self.stall.poll(context).is_ready() {
@@ -402,13 +438,15 @@ impl Driver {
                     return Poll::Ready(Err(End::Partial));
                 }
             }
-            Reading::HalfClosed => {
-                if self.pause.poll(context).is_ready() {
-                    self.pause.clear();
-                    let gone = self.stream.is_hung_up();
-                    return Poll::Ready(if gone { Err(End::Closed) } else { Ok(()) });
+            Reading::HalfClosed => loop {
+                if self.stream.is_hung_up() {
+                    return Poll::Ready(Err(End::Closed));
                 }
-            }
+                if self.pause.poll(context).is_pending() {
+                    break;
+                }
+                self.pause.clear();
+            },
             Reading::Done => {}
         }
         Poll::Pending

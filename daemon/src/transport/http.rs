@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -50,7 +50,6 @@ pub(super) async fn serve(shared: SharedContext, io: ConnectionIo, principal: Pr
 }
 
 /// Serves HTTP until the connection ends or is upgraded.
-#[expect(clippy::too_many_lines, reason = "the service borrows what the connection has")]
 async fn serve_http(
     shared: &SharedContext,
     io: ConnectionIo,
@@ -60,63 +59,86 @@ async fn serve_http(
     let facts = Facts { principal, framing: Framing::Http, descriptors: false, stream };
     let connection = Arc::new(Connection::begin(&shared.broker, facts));
     let peer = match Peer::of(io.get_ref()) {
-        Ok(peer) => Arc::new(peer),
+        Ok(peer) => peer,
         Err(error) => {
             connection.log_failure(&error);
             return None;
         }
     };
-    let stall = Duration::from_secs(shared.broker.limits.stall_seconds);
-    let io = Stalling::new(io, stall);
-    let begins_channel = io.begins_channel();
-    let first = Arc::new(FirstAuthorization::default());
-    let upgraded = Arc::new(tokio::sync::Mutex::new(None));
-    let service = service_fn(|request| {
-        let (shared, connection) = (shared.clone(), connection.clone());
-        let (upgraded, peer) = (upgraded.clone(), peer.clone());
-        let (begins_channel, first) = (begins_channel.clone(), first.clone());
-        async move {
-            let is_remote = connection.principal().is_remote();
-            let response = if is_remote && !first.is_same(request.headers()) {
-                let reason =
-                    "the token is not that of the first request: use a connection for each client";
-                text(StatusCode::UNAUTHORIZED, reason)
-            } else if let Some(token) = channel_token(&request) {
-                let principal = connection.principal();
-                let begun =
-                    upgraded_channel::begin(&shared, principal, &token, request, &upgraded).await;
-                let begins = begun.status() == StatusCode::SWITCHING_PROTOCOLS;
-                begins_channel.store(begins, Ordering::Relaxed);
-                begun
-            } else if is_upgrade_request(&request) {
-                upgrade(request, &upgraded).await
-            } else {
-                answer(&shared, &connection, &peer, request).await
-            };
-            Ok::<_, Infallible>(response)
-        }
+    let io = Stalling::new(io, Duration::from_secs(shared.broker.limits.stall_seconds));
+    let http = Arc::new(HttpConnection {
+        shared: shared.clone(),
+        connection: connection.clone(),
+        peer,
+        first: FirstAuthorization::default(),
+        begins_channel: io.begins_channel(),
+        upgraded: tokio::sync::Mutex::default(),
     });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(shared.broker.limits.detect_seconds))
-        .half_close(true)
-        .max_buf_size(size(shared.broker.limits.head_bytes).max(8192));
-    let serving = http.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let mut shutdown = shared.shutdown.clone();
-    tokio::pin!(serving);
-    let result = tokio::select! {
-        result = serving.as_mut() => result,
-        () = shutdown.until_end() => {
-            serving.as_mut().graceful_shutdown();
-            let drain = Duration::from_secs(shared.broker.limits.drain_seconds);
-            tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = result {
+    if let Err(error) = serve_requests(&http, io).await {
         tracing::debug!(connection = connection.number(), %error, "HTTP connection failed");
     }
     connection.end(LastCalls::default());
-    upgraded.lock().await.take()
+    http.upgraded.lock().await.take()
+}
+
+/// Serves requests until the connection ends, is upgraded, or has had its time after the begin of a shutdown.
+async fn serve_requests(http: &Arc<HttpConnection>, io: Stalling) -> hyper::Result<()> {
+    let limits = &http.shared.broker.limits;
+    let service = service_fn(|request| {
+        let http = http.clone();
+        async move { Ok::<_, Infallible>(http.respond(request).await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.detect_seconds))
+        .half_close(true)
+        .max_buf_size(size(limits.head_bytes).max(8192));
+    let serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let mut shutdown = http.shared.shutdown.clone();
+    tokio::pin!(serving);
+    tokio::select! {
+        result = serving.as_mut() => result,
+        () = shutdown.until_end() => {
+            serving.as_mut().graceful_shutdown();
+            let drain = Duration::from_secs(limits.drain_seconds);
+            tokio::time::timeout(drain, serving).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+/// What the requests of a connection share.
+struct HttpConnection {
+    shared: SharedContext,
+    connection: Arc<Connection>,
+    peer: Peer,
+    first: FirstAuthorization,
+    /// Whether a request has begun a channel.
+    begins_channel: Arc<AtomicBool>,
+    /// What the connection becomes after HTTP.
+    upgraded: tokio::sync::Mutex<Option<Upgraded>>,
+}
+
+impl HttpConnection {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let principal = self.connection.principal();
+        if principal.is_remote() && !self.first.is_same(request.headers()) {
+            let reason =
+                "the token is not that of the first request: use a connection for each client";
+            return text(StatusCode::UNAUTHORIZED, reason);
+        }
+        if let Some(token) = channel_token(&request) {
+            let (shared, upgraded) = (&self.shared, &self.upgraded);
+            let begun = upgraded_channel::begin(shared, principal, &token, request, upgraded).await;
+            let begins = begun.status() == StatusCode::SWITCHING_PROTOCOLS;
+            self.begins_channel.store(begins, Ordering::Relaxed);
+            return begun;
+        }
+        if is_upgrade_request(&request) {
+            return upgrade(request, &self.upgraded).await;
+        }
+        answer(&self.shared, &self.connection, &self.peer, request).await
+    }
 }
 
 async fn answer(
@@ -185,8 +207,9 @@ async fn call(
         Ok(json) => json,
         Err((status, reason)) => return text(status, reason),
     };
-    let mut core = Core::new(connection.clone(), shared.methods.clone());
-    let mut answer = connection::receive(&mut core, Message { json, ..Message::default() });
+    let core = Core::new(connection.clone(), shared.methods.clone());
+    let message = Message { json, ..Message::default() };
+    let (mut core, mut answer) = connection::receive(core, message).await;
     if answer.is_none() {
         // A full close after a half-close wakes no task, so the peer is checked from time to time.
         answer = tokio::select! {

@@ -16,6 +16,8 @@ const COPY_MAX: usize = 16 << 10;
 const GROWN_MAX: usize = 4 * COPY_MAX;
 /// The initial capacity of a part: head and answer of a small call.
 const FRAME_ROOM: usize = 256;
+/// A larger buffer is not kept for the next part: a connection that is idle keeps little.
+const SPARE_MAX: usize = 2 * FRAME_ROOM;
 /// The most parts that one system call sends after the first.
 const PARTS_MAX: usize = 64;
 
@@ -30,6 +32,8 @@ pub(super) struct Outgoing {
     pub(super) in_flight: InFlight,
     /// Whether the peer receives no descriptors.
     pub(super) refused_by_peer: bool,
+    /// The empty buffer of a part that was sent, for the next one.
+    spare: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -106,7 +110,8 @@ impl Outgoing {
             self.bytes += bytes.len() - before;
             return;
         }
-        let mut bytes = Vec::with_capacity(FRAME_ROOM);
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.reserve(FRAME_ROOM);
         write(&mut bytes);
         self.bytes += bytes.len();
         self.descriptors += passing.as_ref().map_or(0, |passing| passing.descriptors.len());
@@ -145,11 +150,16 @@ impl Outgoing {
         let Some(first) = self.parts.front() else {
             return Ok(0);
         };
-        let followers =
-            self.parts.iter().skip(1).take(PARTS_MAX).take_while(|part| part.passing.is_none());
-        let parts = std::iter::once(first).chain(followers);
-        let slices: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part.data.rest())).collect();
-        let sent = send(&slices, first.descriptors())?;
+        let sent = if self.parts.len() == 1 {
+            send(&[IoSlice::new(first.data.rest())], first.descriptors())?
+        } else {
+            let followers =
+                self.parts.iter().skip(1).take(PARTS_MAX).take_while(|part| part.passing.is_none());
+            let parts = std::iter::once(first).chain(followers);
+            let slices: Vec<IoSlice<'_>> =
+                parts.map(|part| IoSlice::new(part.data.rest())).collect();
+            send(&slices, first.descriptors())?
+        };
         self.advance(sent);
         Ok(sent)
     }
@@ -184,7 +194,12 @@ impl Outgoing {
                 return;
             }
             sent -= length;
-            self.parts.pop_front();
+            if let Some(Part { data: Data::Copied { mut bytes, .. }, .. }) = self.parts.pop_front()
+                && bytes.capacity() <= SPARE_MAX
+            {
+                bytes.clear();
+                self.spare = bytes;
+            }
             if sent == 0 {
                 return;
             }

@@ -1,10 +1,11 @@
 //! The shutdown of the broker: first no new calls are taken, then calls in flight are cancelled.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Begins the shutdown.
@@ -64,19 +65,48 @@ impl ShutdownSignal {
     pub(super) fn follow(self) -> Shutdown {
         let signal = self.all;
         let mut all = signal.clone();
-        let ended = self.own.map(|own| -> Ended { Box::pin(reason(own)) });
-        let begun = Box::pin(async move {
+        let begun = async move {
             match all.wait_for(Option::is_some).await {
                 Ok(deadline) => deadline.unwrap_or_else(Instant::now),
                 Err(_) => Instant::now(),
             }
-        });
-        Shutdown { signal, begun: Some(begun), over: None, ended }
+        };
+        let begun = Some(Awaited::new(&signal, begun));
+        let ended = self.own.map(|own| Awaited::new(&own.clone(), reason(own)));
+        Shutdown { begun, over: None, ended }
     }
 }
 
-/// The reason why one connection ends.
-type Ended = Pin<Box<dyn Future<Output = String> + Send>>;
+/// What follows from a change of a watched value.
+struct Awaited<V, T> {
+    value: watch::Receiver<V>,
+    /// Never ready without a change.
+    future: Pin<Box<dyn Future<Output = T> + Send>>,
+    /// The waker that a change wakes.
+    registered: Option<Waker>,
+}
+
+impl<V, T> Awaited<V, T> {
+    fn new(value: &watch::Receiver<V>, future: impl Future<Output = T> + Send + 'static) -> Self {
+        // Without a budget each poll registers, as `registered` requires.
+        Self { value: value.clone(), future: Box::pin(unconstrained(future)), registered: None }
+    }
+
+    /// Whether the value has changed, or cannot change any more.
+    fn has_changed(&self) -> bool {
+        self.value.has_changed().unwrap_or(true)
+    }
+
+    /// Registers the task unless a change wakes it already: most of the time something else has woken it.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        let waker = context.waker();
+        if !self.has_changed() && self.registered.as_ref().is_some_and(|own| own.will_wake(waker)) {
+            return Poll::Pending;
+        }
+        self.registered = Some(waker.clone());
+        self.future.as_mut().poll(context)
+    }
+}
 
 async fn reason(mut own: watch::Receiver<Option<String>>) -> String {
     let found = own.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
@@ -89,10 +119,9 @@ async fn reason(mut own: watch::Receiver<Option<String>>) -> String {
 
 /// The signal as one connection polls it.
 pub(super) struct Shutdown {
-    signal: watch::Receiver<Option<Instant>>,
-    begun: Option<Pin<Box<dyn Future<Output = Instant> + Send>>>,
+    begun: Option<Awaited<Option<Instant>, Instant>>,
     over: Option<Pin<Box<Sleep>>>,
-    ended: Option<Ended>,
+    ended: Option<Awaited<Option<String>, String>>,
 }
 
 impl std::fmt::Debug for Shutdown {
@@ -105,13 +134,13 @@ impl Shutdown {
     /// Whether no new calls are to be taken. Unlike [`Shutdown::poll_begun`] it takes no lock, and wakes no task later.
     pub(super) fn has_begun(&self) -> bool {
         // The value changes once. An error means that the switch was dropped.
-        self.begun.is_none() || self.signal.has_changed().unwrap_or(true)
+        self.begun.as_ref().is_none_or(Awaited::has_changed)
     }
 
     /// Ready when no new calls are to be taken.
     pub(super) fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let Some(begun) = &mut self.begun {
-            let Poll::Ready(deadline) = begun.as_mut().poll(context) else {
+            let Poll::Ready(deadline) = begun.poll(context) else {
                 return Poll::Pending;
             };
             self.begun = None;
@@ -123,7 +152,7 @@ impl Shutdown {
     /// Ready, once, when this connection alone has to end.
     pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<String> {
         let Some(ended) = &mut self.ended else { return Poll::Pending };
-        let polled = ended.as_mut().poll(context);
+        let polled = ended.poll(context);
         if polled.is_ready() {
             self.ended = None;
         }

@@ -19,6 +19,22 @@ HEAVY = {
 """Modules that would slow down the start of every program."""
 FOR_THE_BROKER = {"contextlib", "json", "re", "struct", "threading", "sockbroker.mediated", "sockbroker.session"}
 """What direct mode loads only when the kernel has refused a call."""
+OF_THE_LAUNCHER = {"environment", "errors", "hints", "launch", "native", "settings"}
+OF_DIRECT_MODE = {
+    "arguments", "base", "client", "direct", "errors", "handle", "hints", "identity", "installation", "native",
+    "native_modules", "os_functions", "process", "replacement", "select_functions", "settings", "socket_module",
+}  # fmt: skip
+"""The modules of the package that the default mode loads before the program: each one delays every program."""
+STANDARD = {
+    "__future__", "_functools", "_weakrefset", "functools", "importlib", "importlib._bootstrap",
+    "importlib._bootstrap_external", "sitecustomize", "warnings", "weakref",
+}  # fmt: skip
+"""What it loads in addition to those that `socket` loads: some of them or all, by the version of Python."""
+
+
+def own(loaded):
+    """The loaded modules of the package."""
+    return {name.partition(".")[2] for name in loaded if name.startswith("sockbroker.")}
 
 
 class Launch(unittest.TestCase):
@@ -89,6 +105,13 @@ class Launch(unittest.TestCase):
                 self.assertIn("sockbroker.base", loaded)
                 self.assertEqual(heavy & (loaded - native), set())
 
+    def test_the_default_mode_loads_these_modules_and_no_others(self):
+        variables = {"SOCKBROKER_MODE": "direct", "SOCKBROKER": self.broker.path}
+        loaded = self.modules("import sitecustomize, socket", f"{PACKAGE}/sockbroker/inherit", **variables)
+        self.assertEqual(own(loaded), OF_DIRECT_MODE)
+        native = self.modules("import socket")
+        self.assertEqual({name for name in loaded - native - STANDARD if not name.startswith("sockbroker")}, set())
+
     def test_the_launcher_loads_no_heavy_modules(self):
         text = """
             import sys
@@ -99,7 +122,7 @@ class Launch(unittest.TestCase):
             assert launch.environment(variables)["SOCKBROKER_MODE"] == "direct"
         """
         loaded = self.modules(textwrap.dedent(text), PACKAGE)
-        self.assertIn("sockbroker.launch", loaded)
+        self.assertEqual(own(loaded), OF_THE_LAUNCHER)
         self.assertEqual((HEAVY | FOR_THE_BROKER) & (loaded - self.modules("pass")), set())
 
     def test_a_sitecustomize_of_the_environment_runs_too(self):
