@@ -95,10 +95,10 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         None => Endpoint::find().map_err(|error| failure("agent", &error))?,
     };
     let dialer = Arc::new(Dialer::new(&endpoint).map_err(|error| failure("connect", &error))?);
-    let listener = args.listen.as_deref().map(Listener::bind).transpose()?;
-    let proxy = args.socks.map(|port| start_proxy(port, &dialer)).transpose()?;
-    let users = Users::new(USERS, args.idle.map(|seconds| Duration::from_secs(seconds.into())));
     let ready = Ready::new(dialer.clone(), matches!(endpoint, Endpoint::Tls(_)));
+    let listener = args.listen.as_deref().map(Listener::bind).transpose()?;
+    let proxy = args.socks.map(|port| start_proxy(port, &ready)).transpose()?;
+    let users = Users::new(USERS, args.idle.map(|seconds| Duration::from_secs(seconds.into())));
     let attempts = Attempts::default();
     let system = |error: io::Error| Failure::system("clone", &error);
     // Without the connection, nothing works any more: the next client starts another agent.
@@ -126,8 +126,8 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
 }
 
 /// Starts the proxy, and prints its URL.
-fn start_proxy(port: u16, dialer: &Arc<Dialer>) -> Result<Proxy, Failure> {
-    let proxy = Proxy::listen(port, dialer.clone());
+fn start_proxy(port: u16, ready: &Arc<Ready>) -> Result<Proxy, Failure> {
+    let proxy = Proxy::listen(port, ready.clone());
     let proxy =
         proxy.map_err(|error| Failure::system(&format!("listen 127.0.0.1:{port}"), &error))?;
     Screen::new().line(proxy.url())?;
