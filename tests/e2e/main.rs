@@ -45,6 +45,7 @@ mod replay;
 mod channels;
 mod channel_limits;
 mod channel_ends;
+mod channel_pieces;
 mod startup;
 mod confinement;
 mod credentials;

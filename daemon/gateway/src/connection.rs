@@ -2,15 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sockbroker_monitor::message::gateway::{FromGateway, REASON_MAX};
 use sockbroker_sys::{option, stream as sys_stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -18,6 +17,7 @@ use crate::authority::{Authenticated, Evidence};
 use crate::establish::{Established, Failed, Tls, establish, refuse};
 use crate::live::{Judgement, Served, Shared};
 use crate::refusal::Refusal;
+use crate::worker_end::WorkerEnd;
 
 /// How often a connection whose client sends nothing more is checked.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ struct Pump {
     established: Established,
     /// A copy of the socket below TLS, to ask the kernel about it.
     socket: OwnedFd,
-    worker: UnixStream,
+    worker: WorkerEnd,
 }
 
 /// Passes a new pair to the worker of the client.
@@ -87,7 +87,7 @@ async fn pass(
     deadline: Instant,
 ) -> Result<(Pump, Served), Failed> {
     let (own, workers) = sockbroker_sys::socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0)?;
-    let worker = stream(own)?;
+    let worker = WorkerEnd::new(own)?;
     let answer = shared.ask(&established.client, workers);
     let answer = timeout_at(deadline, answer).await.map_err(|_elapsed| Failed::Late)?;
     let answer = answer.unwrap_or_else(|_ended| Err("the broker stops".to_owned()));
@@ -102,11 +102,6 @@ async fn pass(
             Err(Failed::Refused(reason))
         }
     }
-}
-
-fn stream(end: OwnedFd) -> io::Result<UnixStream> {
-    sockbroker_sys::socket::set_nonblocking(end.as_fd(), true)?;
-    UnixStream::from_std(end.into())
 }
 
 impl Pump {
@@ -160,15 +155,14 @@ enum Up {
 /// Copies both directions. What the worker has sent reaches the client also if the worker takes nothing more.
 async fn copy(
     tls: Tls,
-    (socket, worker): (OwnedFd, UnixStream),
+    (socket, worker): (OwnedFd, WorkerEnd),
     input: Vec<u8>,
     last_bytes: Duration,
 ) {
     let (mut from_client, mut to_client) = split(tls);
-    let (mut from_worker, mut to_worker) = worker.into_split();
     {
-        let up = copy_up(&mut from_client, &mut to_worker, input);
-        let down = copy_down(&mut from_worker, &mut to_client, last_bytes);
+        let up = copy_up(&mut from_client, &worker, input);
+        let down = copy_down(&worker, &mut to_client, last_bytes);
         tokio::pin!(up, down);
         tokio::select! {
             () = &mut down => {}
@@ -193,19 +187,15 @@ async fn hung_up(socket: BorrowedFd<'_>) {
     }
 }
 
-async fn copy_up(
-    from_client: &mut ReadHalf<Tls>,
-    to_worker: &mut OwnedWriteHalf,
-    input: Vec<u8>,
-) -> Up {
-    if to_worker.write_all(&input).await.is_err() {
+async fn copy_up(from_client: &mut ReadHalf<Tls>, worker: &WorkerEnd, input: Vec<u8>) -> Up {
+    if worker.write_all(&input).await.is_err() {
         return Up::WorkerGone;
     }
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = match from_client.read(&mut buffer).await {
             Ok(0) => {
-                let closed = to_worker.shutdown().await;
+                let closed = worker.end_output();
                 return if closed.is_ok() { Up::Ended } else { Up::WorkerGone };
             }
             Ok(read) => read,
@@ -213,7 +203,7 @@ async fn copy_up(
             Err(_) => return Up::ClientGone,
         };
         let bytes = buffer.get(..read).unwrap_or_default();
-        if to_worker.write_all(bytes).await.is_err() {
+        if worker.write_all(bytes).await.is_err() {
             return Up::WorkerGone;
         }
     }
@@ -221,15 +211,11 @@ async fn copy_up(
 
 /// Ends with the worker, or with the client. A client that does not read keeps its place only as long as the worker serves
 /// it, and `last_bytes` longer.
-async fn copy_down(
-    from_worker: &mut OwnedReadHalf,
-    to_client: &mut WriteHalf<Tls>,
-    last_bytes: Duration,
-) {
+async fn copy_down(worker: &WorkerEnd, to_client: &mut WriteHalf<Tls>, last_bytes: Duration) {
     let mut buffer = vec![0; BUFFER];
     loop {
         // An error is an end too: the worker has closed with unread input.
-        let read = from_worker.read(&mut buffer).await.unwrap_or(0);
+        let read = worker.read(&mut buffer).await.unwrap_or(0);
         let bytes = buffer.get(..read).unwrap_or_default();
         if read == 0 {
             // The client may have gone, or not read.
@@ -238,7 +224,7 @@ async fn copy_down(
         }
         let writing = async { to_client.write_all(bytes).await.and(to_client.flush().await) };
         let given_up = async {
-            hung_up(from_worker.as_ref().as_fd()).await;
+            hung_up(worker.as_fd()).await;
             sleep(last_bytes).await;
         };
         tokio::select! {

@@ -12,6 +12,7 @@
 
 pub mod serve;
 mod connection;
+mod worker_end;
 mod establish;
 mod live;
 mod known;

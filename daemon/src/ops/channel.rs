@@ -1,8 +1,9 @@
 //! The client's end of a channel, and what a channel does on its socket apart from receiving and sending.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice, PipeReader, PipeWriter, Read as _};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,6 +29,11 @@ use crate::table::readiness::register;
 const SO_MEMINFO: i32 = 55;
 const MEMINFO_BYTES: u32 = 36;
 const MEMINFO_DROPS: usize = 32;
+
+thread_local! {
+    /// What a piece of data is moved through. It is empty before and after.
+    static PIPE: RefCell<Option<(PipeReader, PipeWriter)>> = const { RefCell::new(None) };
+}
 
 /// The size of a read of data that is dropped.
 const DROPPED_PIECE: usize = 64 << 10;
@@ -123,6 +129,55 @@ impl ClientEnd {
         let data = output.data.get(skipped..).unwrap_or_default();
         let slices = [IoSlice::new(head), IoSlice::new(data)];
         stream::send_stream(self.io.get_ref().as_fd(), &slices, &[])
+    }
+
+    /// Waits until the client takes more.
+    pub async fn ready_for_output(&self) -> io::Result<()> {
+        let takes_more = || {
+            let events = poll_now(&[(self.io.get_ref().as_fd(), libc::POLLOUT)])?;
+            Ok::<_, io::Error>(events.first().is_some_and(|events| *events != 0))
+        };
+        while !takes_more()? {
+            let mut ready = self.io.writable().await?;
+            if takes_more()? {
+                break;
+            }
+            ready.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Moves at most `most` bytes from a stream to the client without a copy. Returns their number, and those of them that
+    /// the client does not take now.
+    pub(super) fn splice_from(
+        &self,
+        stream: BorrowedFd<'_>,
+        most: usize,
+    ) -> io::Result<(usize, Vec<u8>)> {
+        PIPE.with_borrow_mut(|pipe| {
+            // One that holds bytes after an error is not used again.
+            let (mut output, input) = pipe.take().map_or_else(io::pipe, Ok)?;
+            let count = match stream::splice(stream, input.as_fd(), most) {
+                Ok(count) => count,
+                Err(error) => {
+                    *pipe = Some((output, input));
+                    return Err(error);
+                }
+            };
+            let mut moved = 0;
+            while moved < count {
+                let to = self.io.get_ref().as_fd();
+                match stream::splice(output.as_fd(), to, count - moved) {
+                    Ok(some) if some > 0 => moved += some,
+                    // An error shows when the rest is written.
+                    _ => break,
+                }
+            }
+            let mut rest = vec![0; count - moved];
+            output.read_exact(&mut rest)?;
+            *pipe = Some((output, input));
+            Ok((count, rest))
+        })
     }
 
     /// Ends what the client reads.

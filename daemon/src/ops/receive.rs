@@ -7,9 +7,10 @@ use sockbroker_sys::message::{self, ReceivedMessage};
 use sockbroker_sys::poll::poll_now;
 
 use crate::error::{During, OpError, OpResult};
+use crate::ops::channel::ClientEnd;
 use crate::ops::incoming::{ended, plain, wait_policy_of};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
-use crate::ops::wait_all::{receive_all, take_unread, waits_for_all};
+use crate::ops::wait_all::{has_unread, receive_all, take_unread, waits_for_all};
 use crate::table::call_queue::Ticket;
 use crate::table::permitted::{Permitted, Socket};
 use crate::table::timeout::Timeout;
@@ -54,6 +55,55 @@ pub async fn receive_for_channel(
     }
     let received = receive_once(socket, request, sender_check, wait_policy).await?;
     Ok(charge_rate(socket, received))
+}
+
+/// What [`splice_for_channel`] did.
+#[derive(Debug)]
+pub enum Spliced {
+    /// It moved data, and the client does not take the rest now.
+    Moved { rest: Vec<u8> },
+    /// There is nothing yet, or the rate of the user allows nothing yet.
+    Later,
+    /// The data has to be received by `recv(2)`: some was received before, others have the socket, the stream has ended, or
+    /// an error has to be reported.
+    Impossible,
+}
+
+/// Moves received bytes to the client of a channel without a copy in this process.
+pub fn splice_for_channel(permitted: &Permitted<Receive>, client: &ClientEnd) -> Spliced {
+    let (socket, request) = (permitted.socket(), permitted.request());
+    if socket.is_shared() || has_unread(socket) {
+        return Spliced::Impossible;
+    }
+    if socket.user().delay().is_some() {
+        return Spliced::Later;
+    }
+    match socket.without_blocking(|fd| client.splice_from(fd, request.length)) {
+        Ok((count, rest)) if count > 0 => {
+            socket.user().received(1, count);
+            Spliced::Moved { rest }
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Spliced::Later,
+        Ok(_) | Err(_) => Spliced::Impossible,
+    }
+}
+
+/// Waits until a stream has data or has ended, and the rate of the user allows to receive.
+pub async fn readable_for_channel(permitted: &Permitted<Receive>) -> OpResult<()> {
+    let socket = permitted.socket();
+    keep_pace(socket, || WaitPolicy::Endless, "recv").await?;
+    until_done(
+        socket,
+        Direction::Receive,
+        "recv",
+        || WaitPolicy::Endless,
+        || {
+            let events = poll_now(&[(socket.fd(), libc::POLLIN)])?;
+            let is_ready = events.first().is_some_and(|events| *events != 0);
+            if is_ready { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        },
+    )
+    .await
 }
 
 /// What a stream with out-of-band data gives next.

@@ -90,6 +90,11 @@ impl Drop for Gathered<'_> {
     }
 }
 
+/// Whether a cancelled call has left bytes.
+pub(super) fn has_unread(socket: &Socket) -> bool {
+    !socket.unread.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+}
+
 /// Receives bytes that a cancelled call left; `None` if there are none.
 pub(super) fn take_unread(socket: &Socket, request: &Receive) -> Option<Vec<u8>> {
     let mut unread = socket.unread.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::slice;
 
 use bytes::{BufMut, BytesMut};
+use nix::fcntl::SpliceFFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use sockbroker_proto::descriptors::Received;
@@ -121,6 +122,14 @@ pub fn send_stream(
     retry(|| SockRef::from(&fd).sendmsg(&message, flags))
 }
 
+/// Moves at most `most` bytes from a stream to a pipe, or from a pipe to a stream, without a copy (`splice(2)`). Does not
+/// wait for the pipe. The stream has to have `O_NONBLOCK` set. 0 can be the end of the input, or a byte that only
+/// `recv(2)` returns (`tcp_splice_read()` in `net/ipv4/tcp.c`).
+pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+    retry(|| Ok(nix::fcntl::splice(from, None, to, None, most, flags)?))
+}
+
 /// The next byte, which stays in the receive queue; `None` at the end of the stream.
 pub fn peek_byte(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
     let mut byte = [0];
@@ -152,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::socket::shutdown;
-    use crate::testing::{errno, unix_pair};
+    use crate::testing::{errno, tcp_pair, unix_pair, wait};
 
     fn stream_pair() -> (OwnedFd, OwnedFd) {
         unix_pair(libc::SOCK_STREAM)
@@ -261,5 +270,27 @@ mod tests {
         drop(a);
         assert!(is_hung_up(b.as_fd()).unwrap());
         assert_eq!(errno(send_stream(b.as_fd(), &[IoSlice::new(b"x")], &[])), libc::EPIPE);
+    }
+
+    #[test]
+    fn bytes_are_moved_through_a_pipe() {
+        let (client, server) = tcp_pair();
+        let (own, other) = unix_pair(libc::SOCK_STREAM);
+        let (output, input) = io::pipe().unwrap();
+        let would_block = splice(server.as_fd(), input.as_fd(), 8).unwrap_err();
+        assert_eq!(would_block.kind(), io::ErrorKind::WouldBlock);
+        let mut client = std::net::TcpStream::from(client);
+        client.write_all(b"moved").unwrap();
+        wait(server.as_fd(), libc::POLLIN);
+        assert_eq!(splice(server.as_fd(), input.as_fd(), 3).unwrap(), 3);
+        assert_eq!(splice(output.as_fd(), own.as_fd(), 8).unwrap(), 3);
+        assert_eq!(splice(server.as_fd(), input.as_fd(), 8).unwrap(), 2);
+        assert_eq!(splice(output.as_fd(), own.as_fd(), 8).unwrap(), 2);
+        let mut moved = [0; 5];
+        std::os::unix::net::UnixStream::from(other).read_exact(&mut moved).unwrap();
+        assert_eq!(&moved, b"moved");
+        drop(client);
+        wait(server.as_fd(), libc::POLLIN);
+        assert_eq!(splice(server.as_fd(), input.as_fd(), 8).unwrap(), 0);
     }
 }

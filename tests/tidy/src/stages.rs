@@ -19,7 +19,7 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/gateway/src/lib.rs",
-        "serve connection establish live known refusal head authority tokens names settings",
+        "serve connection worker_end establish live known refusal head authority tokens names settings",
     ),
     (
         "daemon/sys/src/lib.rs",

@@ -14,7 +14,11 @@ mod pair;
 mod refusals;
 mod channel;
 mod asked;
+mod own_calls;
+mod attempts;
 mod watches;
+mod connecting;
+mod ready;
 mod relay;
 mod socks;
 
@@ -31,8 +35,10 @@ use sockbroker_client::{Dialer, Endpoint};
 use sockbroker_sys::process::{effective_uid, raise_open_files};
 use sockbroker_sys::{credentials, poll};
 
+use crate::agent::attempts::Attempts;
 use crate::agent::listener::{SocketFile, listen};
 use crate::agent::pair::Pair;
+use crate::agent::ready::Ready;
 use crate::agent::relay::Relay;
 use crate::agent::socks::Proxy;
 use crate::agent::users::Users;
@@ -89,9 +95,11 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
         None => Endpoint::find().map_err(|error| failure("agent", &error))?,
     };
     let dialer = Arc::new(Dialer::new(&endpoint).map_err(|error| failure("connect", &error))?);
+    let ready = Ready::new(dialer.clone(), matches!(endpoint, Endpoint::Tls(_)));
     let listener = args.listen.as_deref().map(Listener::bind).transpose()?;
-    let proxy = args.socks.map(|port| start_proxy(port, &dialer)).transpose()?;
+    let proxy = args.socks.map(|port| start_proxy(port, &ready)).transpose()?;
     let users = Users::new(USERS, args.idle.map(|seconds| Duration::from_secs(seconds.into())));
+    let attempts = Attempts::default();
     let system = |error: io::Error| Failure::system("clone", &error);
     // Without the connection, nothing works any more: the next client starts another agent.
     while !interrupt.is_set() && !users.are_gone() && !dialer.has_ended() {
@@ -105,7 +113,9 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
             && is_own(&stream)
             && let Some(user) = users.begin()
         {
-            let relay = Relay::new(dialer.clone(), user, args.pair);
+            let program = credentials::process_of_peer(stream.as_fd()).ok().flatten();
+            let program = (program.unwrap_or_default(), attempts.clone());
+            let relay = Relay::new(ready.clone(), user, args.pair, program);
             thread::Builder::new().spawn(move || relay.run(&stream)).map_err(system)?;
         }
         if let Some(proxy) = &proxy {
@@ -116,8 +126,8 @@ pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
 }
 
 /// Starts the proxy, and prints its URL.
-fn start_proxy(port: u16, dialer: &Arc<Dialer>) -> Result<Proxy, Failure> {
-    let proxy = Proxy::listen(port, dialer.clone());
+fn start_proxy(port: u16, ready: &Arc<Ready>) -> Result<Proxy, Failure> {
+    let proxy = Proxy::listen(port, ready.clone());
     let proxy =
         proxy.map_err(|error| Failure::system(&format!("listen 127.0.0.1:{port}"), &error))?;
     Screen::new().line(proxy.url())?;

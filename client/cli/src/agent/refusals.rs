@@ -10,6 +10,9 @@ use crate::agent::watches::WATCHES;
 const NO_DESCRIPTORS: &str = "descriptors cannot reach a broker of another machine: channel.open, want_channel, fileno and detach return one for a stream";
 /// The most channels of one connection whose request the broker has not answered; a further one is refused.
 pub(super) const CHANNELS_WAITING: usize = 256;
+/// The most connections that are being made for the descriptors of one connection; a further one is refused.
+pub(super) const CONNECTING: usize = 256;
+
 pub(super) fn refusal(id: &Value) -> Frame {
     failed(id, NO_DESCRIPTORS)
 }
@@ -35,6 +38,13 @@ pub(super) fn too_many(id: &Value) -> Frame {
 pub(super) fn too_many_watches(id: &Value) -> Frame {
     let message = format!("the agent watches at most {WATCHES} sockets of one connection at once");
     let data = json!({ "errno": libc::ENOBUFS, "name": "ENOBUFS", "limit": "agent_watches" });
+    error(id, ErrorKind::Limit, &message, data)
+}
+
+pub(super) fn too_many_connecting(id: &Value) -> Frame {
+    let message =
+        format!("the agent makes at most {CONNECTING} connections of one connection at once");
+    let data = json!({ "errno": libc::ENOBUFS, "name": "ENOBUFS", "limit": "agent_connecting" });
     error(id, ErrorKind::Limit, &message, data)
 }
 

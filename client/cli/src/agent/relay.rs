@@ -9,34 +9,51 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
-use sockbroker_client::Dialer;
 use sockbroker_sys::{poll, stream};
 
 use crate::agent::asked::{Asked, Granted, Next, attributes_of, with_socket, without_descriptor};
-use crate::agent::channel::{self, LocalEnd};
+use crate::agent::attempts::Attempts;
+use crate::agent::channel::{self, LocalEnd, Wanted};
+use crate::agent::connecting::{self, Connecting, FilledPair};
 use crate::agent::framed::{Frame, Reader};
 use crate::agent::open_channels::OpenChannels;
+use crate::agent::own_calls::OwnCalls;
 use crate::agent::pair::{self, Pair};
-use crate::agent::refusals::{CHANNELS_WAITING, failed, refusal, too_many, too_many_watches};
+use crate::agent::ready::Ready;
+use crate::agent::refusals::{
+    CHANNELS_WAITING, CONNECTING, failed, refusal, too_many, too_many_connecting, too_many_watches,
+};
 use crate::agent::users::User;
-use crate::agent::watches::{self, METHOD, OWN_ID, Watches};
+use crate::agent::watches::{self, OWN_ID, Watches};
 
 /// One client of the agent.
 #[derive(Debug)]
 pub(super) struct Relay {
-    dialer: Arc<Dialer>,
+    ready: Arc<Ready>,
     user: User,
     pair: Pair,
     /// The channels that were asked for, by the ids of their requests as JSON.
     waiting: Mutex<HashMap<String, Asked>>,
     channels: OpenChannels,
     watches: Arc<Watches>,
+    calls: Arc<OwnCalls>,
+    /// Each connection that is being made has a copy.
+    connecting: Arc<()>,
+    attempts: Attempts,
+    /// The process id of the client.
+    program: i32,
 }
 
 impl Relay {
-    pub(super) fn new(dialer: Arc<Dialer>, user: User, pair: Pair) -> Self {
-        let (waiting, channels, watches) = Default::default();
-        Self { dialer, user, pair, waiting, channels, watches }
+    /// A relay for the connection of a program.
+    pub(super) fn new(
+        ready: Arc<Ready>,
+        user: User,
+        pair: Pair,
+        (program, attempts): (i32, Attempts),
+    ) -> Self {
+        let (waiting, channels, watches, calls, connecting) = Default::default();
+        Self { ready, user, pair, waiting, channels, watches, calls, connecting, attempts, program }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
@@ -56,8 +73,9 @@ impl Relay {
             drop(writeln!(&*client, "{line}"));
             return;
         }
-        let Ok(broker) = self.dialer.dial() else { return };
+        let Ok(broker) = self.ready.dial() else { return };
         let Ok(requests) = broker.try_clone() else { return };
+        self.ready.prepare();
         let (requests, answers) = (Arc::new(Mutex::new(requests)), Mutex::new(client));
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -68,6 +86,7 @@ impl Relay {
             });
             drop(self.pass_answers(&broker, &requests, &answers));
             self.watches.end();
+            self.calls.end();
             drop(client.shutdown(Shutdown::Both));
             drop(broker.shutdown(Shutdown::Both));
         });
@@ -88,10 +107,14 @@ impl Relay {
                 }
                 continue;
             }
-            if contains(frame.json(), METHOD.as_bytes()) {
+            if contains(frame.json(), b"agent.") {
                 let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
-                if let Some((id, handle)) = watches::parse(&message) {
+                if let Some((id, handle)) = parse(&message, watches::METHOD) {
                     self.watch(id, handle, requests, answers)?;
+                    continue;
+                }
+                if let Some((id, handle)) = parse(&message, connecting::METHOD) {
+                    self.connect(id, handle, requests, answers)?;
                     continue;
                 }
             }
@@ -121,7 +144,38 @@ impl Relay {
             watches.serve(&own, handle, |request| request.write(&lock(&requests), &[]));
             drop((user, open));
         })?;
-        watches::answer(id).write(&lock(answers), &[clients.into()])
+        with_descriptor(id).write(&lock(answers), &[clients.into()])
+    }
+
+    /// Answers a request for a descriptor of a stream whose connection is being made.
+    fn connect(
+        &self,
+        id: &Value,
+        handle: u64,
+        requests: &Arc<Mutex<UnixStream>>,
+        answers: &Mutex<&UnixStream>,
+    ) -> io::Result<()> {
+        let counted = self.connecting.clone();
+        if Arc::strong_count(&counted) > CONNECTING + 1 {
+            return too_many_connecting(id).write(&lock(answers), &[]);
+        }
+        let (connecting, clients) =
+            Connecting::new(FilledPair::new()?, self.attempts.begin((self.program, handle)));
+        let (user, open) = (self.user.another(), self.channels.begin());
+        let (calls, ready, requests) = (self.calls.clone(), self.ready.clone(), requests.clone());
+        thread::Builder::new().spawn(move || {
+            let connected = connecting.run(&calls, |request| request.write(&lock(&requests), &[]));
+            drop(counted);
+            // Without the broker there is no connection either.
+            if let Ok(Some((own, path))) = connected
+                && let Ok(remote) = ready.take()
+            {
+                let wanted = Wanted { frames: false, close: true };
+                channel::run(&path, wanted, &remote, &own, &[]);
+            }
+            drop((user, open));
+        })?;
+        with_descriptor(id).write(&lock(answers), &[clients.into()])
     }
 
     /// Notes a request for a channel, and makes it one for a token. The error is the answer to a request that is refused.
@@ -135,7 +189,12 @@ impl Relay {
         let method = message.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(params) = message.get_mut("params") else { return Ok(()) };
         let asked = match &*method {
-            "channel.open" => without_descriptor(params),
+            "channel.open" => {
+                if let Some(handle) = handle_of(params) {
+                    self.attempts.replace((self.program, handle));
+                }
+                without_descriptor(params)
+            }
             "socket.fileno" => attributes_of(params, false),
             "socket.detach" => attributes_of(params, true),
             _ => with_socket(params),
@@ -172,7 +231,7 @@ impl Relay {
             }
             if contains(frame.json(), OWN_ID.as_bytes()) {
                 let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
-                if self.watches.take(&message) {
+                if self.calls.take(&message) || self.watches.take(&message) {
                     continue;
                 }
             }
@@ -239,7 +298,7 @@ impl Relay {
         for<'a> &'a E: Read + Write,
     {
         let Granted { wanted, path, last } = granted;
-        let remote = self.dialer.dial().map_err(io::Error::other)?;
+        let remote = self.ready.take().map_err(io::Error::other)?;
         let (user, open) = (self.user.another(), self.channels.begin());
         let requests = requests.clone();
         thread::Builder::new().spawn(move || {
@@ -256,6 +315,22 @@ fn lock<T>(stream: &Mutex<T>) -> MutexGuard<'_, T> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The id and the handle of a request for a method of the agent.
+fn parse<'a>(message: &'a Value, method: &str) -> Option<(&'a Value, u64)> {
+    (message.get("method")? == method).then_some(())?;
+    Some((message.get("id")?, handle_of(message.get("params")?)?))
+}
+
+fn handle_of(params: &Value) -> Option<u64> {
+    params.get("handle").or_else(|| params.get(0))?.as_u64()
+}
+
+/// The answer with a descriptor.
+fn with_descriptor(id: &Value) -> Frame {
+    let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "fd": true } });
+    Frame::of(answer.to_string().into_bytes(), 1)
+}
+
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
@@ -268,5 +343,21 @@ mod tests {
     fn words_are_found_anywhere() {
         assert!(contains(b"{\"method\":\"channel.open\"}", b"channel.open"));
         assert!(!contains(b"channel.ope", b"channel.open"));
+    }
+
+    #[test]
+    fn requests_have_an_id_and_a_handle() {
+        const METHOD: &str = watches::METHOD;
+        let named = json!({ "id": 7, "method": METHOD, "params": { "handle": 9 } });
+        assert_eq!(parse(&named, METHOD), Some((&json!(7), 9)));
+        let in_order = json!({ "id": "x", "method": METHOD, "params": [9] });
+        assert_eq!(parse(&in_order, METHOD), Some((&json!("x"), 9)));
+        for other in [
+            json!({ "method": METHOD, "params": [9] }),
+            json!({ "id": 1, "method": "socket.close", "params": [9] }),
+            json!({ "id": 1, "method": METHOD, "params": [] }),
+        ] {
+            assert_eq!(parse(&other, METHOD), None);
+        }
     }
 }

@@ -117,20 +117,6 @@ fn call(id: &str, method: &str, params: &Value) -> Frame {
     Frame::of(request.to_string().into_bytes(), 0)
 }
 
-/// The id and the handle of a request for a watch.
-pub(super) fn parse(message: &Value) -> Option<(&Value, u64)> {
-    (message.get("method")? == METHOD).then_some(())?;
-    let params = message.get("params")?;
-    let handle = params.get("handle").or_else(|| params.get(0))?.as_u64()?;
-    Some((message.get("id")?, handle))
-}
-
-/// The answer with the descriptor.
-pub(super) fn answer(id: &Value) -> Frame {
-    let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "fd": true } });
-    Frame::of(answer.to_string().into_bytes(), 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,20 +131,5 @@ mod tests {
         watches.end();
         assert!(watches.begin().unwrap().is_none());
         assert_eq!((&open[0].1).read(&mut [0]).unwrap(), 0);
-    }
-
-    #[test]
-    fn requests_have_an_id_and_a_handle() {
-        let named = json!({ "id": 7, "method": METHOD, "params": { "handle": 9 } });
-        assert_eq!(parse(&named), Some((&json!(7), 9)));
-        let in_order = json!({ "id": "x", "method": METHOD, "params": [9] });
-        assert_eq!(parse(&in_order), Some((&json!("x"), 9)));
-        for other in [
-            json!({ "method": METHOD, "params": [9] }),
-            json!({ "id": 1, "method": "socket.close", "params": [9] }),
-            json!({ "id": 1, "method": METHOD, "params": [] }),
-        ] {
-            assert_eq!(parse(&other), None);
-        }
     }
 }

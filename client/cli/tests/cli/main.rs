@@ -16,6 +16,7 @@ mod persist;
 mod agent;
 mod pairs;
 mod watches;
+mod connecting;
 mod socks;
 mod ping;
 mod ssh;

@@ -11,18 +11,20 @@ from __future__ import annotations
 import errno
 import os
 
-from . import native, watches
+from . import connecting, native, watches
 from .arguments import method
 from .creation import with_channel
 from .handle import Transit, spec_of
 from .hints import Any
 from .mediated import MediatedSocket
+from .settings import UNIX
 
 _UNIX = int(native.module.AF_UNIX)
 _STREAM = int(native.module.SOCK_STREAM)
 _OOB = int(native.module.MSG_OOB)
 _SOL_SOCKET = int(native.module.SOL_SOCKET)
 _SO_TYPE = int(native.module.SO_TYPE)
+_SO_ERROR = int(native.module.SO_ERROR)
 
 
 class ChannelSocket(MediatedSocket):
@@ -95,13 +97,22 @@ class ChannelSocket(MediatedSocket):
         spec, handle = spec_of(self), self._open()
         if spec.type != _STREAM or spec.family == _UNIX or handle.channel is not None:
             return False
-        number = native.Socket.fileno(self)
-        made = with_channel(Transit(handle.pseudo_descriptor(), handle, spec))
-        os.dup2(made, number, inheritable=False)
-        native.module.close(made)
-        self._apply_timeout(native.Socket.settimeout, spec.timeout)
-        self._note_descriptor()
+        self._replace_descriptor(with_channel(Transit(handle.pseudo_descriptor(), handle, spec)))
         return True
+
+    def _begin_connecting(self) -> bool:
+        """Gets the descriptor of a stream that connects. Returns whether it has it."""
+        made = connecting.begin(self._open())
+        if made is None:
+            return False
+        self._replace_descriptor(made)
+        return True
+
+    def _replace_descriptor(self, made: int) -> None:
+        os.dup2(made, native.Socket.fileno(self), inheritable=False)
+        native.module.close(made)
+        self._apply_timeout(native.Socket.settimeout, native.Socket.gettimeout(self))
+        self._note_descriptor()
 
     @method
     def detach(self) -> int:
@@ -118,23 +129,61 @@ class ChannelSocket(MediatedSocket):
         super().listen(*backlog)
         self._open().listens = True
 
-    # Connections. A connection that does not wait would have no descriptor for its end, so each call waits. Natively, a
-    # TCP connection that does not wait is never there at once, and programs rely on that.
+    # Connections. The agent has a descriptor for a connection that does not wait. Otherwise it would have no descriptor for
+    # its end, so the call waits. Natively, a TCP connection that does not wait is never there at once, and programs rely
+    # on that.
 
     @method
     def connect(self, address: Any, /) -> None:
-        with _Waiting(self):
-            super().connect(address)
-        if self._begin_channel() and native.Socket.gettimeout(self) == 0.0:
+        try:
+            self._unless_later(super().connect, address)
+        except OSError as error:
+            if error.errno != errno.EINPROGRESS or not self._connects_later():
+                connecting.note_error(self._open(), error)
+                raise
+            if self._begin_connecting():
+                raise
+            with _Waiting(self):
+                super().connect(address)
+        if self._is_connected_now():
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
 
     @method
     def connect_ex(self, address: Any, /) -> int:
+        result: int = self._unless_later(super().connect_ex, address)
+        if result == errno.EINPROGRESS and self._connects_later():
+            if self._begin_connecting():
+                return result
+            with _Waiting(self):
+                result = super().connect_ex(address)
+        if result != 0:
+            if self._handle is not None:
+                connecting.note_result(self._handle, result)
+            return result
+        return errno.EINPROGRESS if self._is_connected_now() else result
+
+    def _unless_later(self, call: Any, address: Any) -> Any:
+        """Makes a call, and waits unless the agent has a descriptor for its end."""
+        if self._connects_later():
+            return call(address)
         with _Waiting(self):
-            failure = super().connect_ex(address)
-        if failure == 0 and self._begin_channel() and native.Socket.gettimeout(self) == 0.0:
-            return errno.EINPROGRESS
-        return failure
+            return call(address)
+
+    def _is_connected_now(self) -> bool:
+        """Gets the descriptor. Returns whether the connection is new, and the socket does not wait."""
+        connecting.note_result(self._open(), 0)
+        return self._begin_channel() and native.Socket.gettimeout(self) == 0.0
+
+    def _connects_later(self) -> bool:
+        """Whether `connect` returns before the connection is made."""
+        settings = self._client.settings
+        return (
+            native.Socket.gettimeout(self) == 0.0
+            and native.type_of(self) == _STREAM
+            and native.family_of(self) != _UNIX
+            and settings.pair == UNIX
+            and not settings.endpoint.passes_descriptors
+        )
 
     @method
     def _accept(self) -> tuple[Transit, Any]:
@@ -158,7 +207,10 @@ class ChannelSocket(MediatedSocket):
         # `ssl` asks for the type, which is known, also of a socket that has been reset.
         if (level, option, length) == (_SOL_SOCKET, _SO_TYPE, ()) and self._has_channel():
             return int(native.type_of(self))
-        return super().getsockopt(level, option, *length)
+        value = super().getsockopt(level, option, *length)
+        if (level, option, length) == (_SOL_SOCKET, _SO_ERROR, ()):
+            connecting.note_option(self._open(), native.Socket.fileno(self), value)
+        return value
 
     @method
     def shutdown(self, how: Any, /) -> None:

@@ -112,6 +112,14 @@ class Connection:
         except OSError as error:
             raise self._lost(error) from None
 
+    def notify(self, method: str, params: Any) -> None:
+        """Sends a notification, which has no response."""
+        self._method = method
+        try:
+            self.stream.sendall(encode_notification(method, params))
+        except OSError as error:
+            raise self._lost(error) from None
+
     def receive(self, expected_bytes: int = 0, takes_descriptors: bool = False) -> Response:
         """Waits for the response to the request, with about this many bytes of attachments."""
         try:

@@ -13,6 +13,7 @@ from .handle import UNMEDIATED, Handle, SocketSpec, Transit, by_channel, by_watc
 from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .session import Session
+from .settings import OF_BROKER
 
 if TYPE_CHECKING:
     from .client import Client
@@ -40,6 +41,7 @@ def connection(client: Client, params: dict[str, Any]) -> Transit:
     if client.has_channels and not client.settings.endpoint.passes_descriptors:
         params = {**params, "want_channel": True}  # the agent returns the descriptor at once
     made = _call(client, "socket.create_connection", params)[0]
+    made.handle.skips_answers = client.settings.mode in OF_BROKER
     return with_channel(made) if client.has_channels and made.handle.channel is None else made
 
 

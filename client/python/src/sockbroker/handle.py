@@ -37,7 +37,7 @@ _settling = _thread.RLock()
 class Handle:
     """Closes the socket in the broker when it is garbage-collected."""
 
-    __slots__ = ("session", "number", "undelivered", "channel", "watch", "listens", "_pseudo", "_timeout", "__weakref__")
+    __slots__ = ("session", "number", "undelivered", "channel", "connecting", "watch", "listens", "skips_answers", "_pseudo", "_timeout", "__weakref__")
 
     def __init__(self, session: Session, number: int) -> None:
         session.handles += 1
@@ -47,9 +47,13 @@ class Handle:
         """The results of interrupted calls."""
         self.channel: tuple[int, int] | None = None
         """The file of the descriptor that has the data of the socket, by device and inode."""
+        self.connecting = False
+        """Whether the channel is that of a connection whose end this package has not seen."""
         self.watch: int | None = None
         """The process with a descriptor that is readable when the socket is; see `watches`."""
         self.listens = False
+        self.skips_answers = False
+        """Whether calls that cannot fail are not waited for: `close` of a connected stream, and options that were set before."""
         self._pseudo = -1
         self._timeout: list[Any] | None = None
         """Parameters of a `settimeout` that the next call carries."""
@@ -72,11 +76,17 @@ class Handle:
             return self.session.call("socket." + name, {"handle": number, **params}, attachments)
         return self._call_with_timeout("socket." + name, {"handle": number, **params}, {"attachments": attachments})
 
+    def notify(self, name: str, params: list[Any]) -> None:
+        """The same without waiting for the end, for a call that cannot fail."""
+        if self.number is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self.session.notify("socket." + name, [self.number, *params])
+
     def set_timeout(self, timeout: float | None) -> None:
         """`settimeout`. In remote mode without a round trip: it cannot fail, and only later calls depend on it.
 
-        The next call carries it on the same connection, where it comes first. Calls of several threads use several
-        connections, so a process with threads waits for the response.
+        The next call carries it on the same connection, where it comes first. Calls of several threads can use several
+        connections. Then a process with threads waits for the response.
         """
         number = self.number
         if number is None:
@@ -86,7 +96,10 @@ class Handle:
             return
         with _settling:
             self._timeout = None
-            self.session.call("socket.settimeout", [number, timeout])
+            if self.session.has_single_connection:
+                self.session.notify("socket.settimeout", [number, timeout])
+            else:
+                self.session.call("socket.settimeout", [number, timeout])
 
     def _call_with_timeout(self, method: str, params: Any, parts: dict[str, Any]) -> Response:
         waiting = self._timeout
@@ -107,6 +120,12 @@ class Handle:
         self.channel = (status.st_dev, status.st_ino)
         if self.number is not None:
             _channels[self.channel] = (self.session, self.number)
+
+    def forget_channel(self) -> None:
+        """Records that no descriptor has the data of the socket any more."""
+        if self.channel is not None:
+            _channels.pop(self.channel, None)
+        self.channel, self.connecting = None, False
 
     def leave_to(self, descriptor: int) -> None:
         """Leaves the socket to its descriptor, from which another object can be made."""
@@ -144,7 +163,10 @@ class Handle:
         if self.session.ended:
             return True
         try:
-            self.session.call("socket.close", [number])
+            if self.skips_answers:
+                self.session.notify("socket.close", [number])
+            else:
+                self.session.call("socket.close", [number])
         except (BrokerError, OSError):
             pass
         except BaseException:
@@ -162,7 +184,7 @@ class Handle:
 def _unmediated() -> Handle:
     made = Handle.__new__(Handle)
     made.number, made.undelivered, made._pseudo, made._timeout, made.channel = None, None, -1, None, None
-    made.watch, made.listens = None, False
+    made.watch, made.listens, made.connecting, made.skips_answers = None, False, False, False
     return made
 
 

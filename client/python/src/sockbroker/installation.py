@@ -24,9 +24,11 @@ def install(made: Settings) -> Settings:
     if present is not None:
         importlib.reload(present)
     if client.settings.mode in OF_BROKER:
-        from . import create_connection  # for this mode alone
+        from . import buffered_files, create_connection  # for these modes alone
 
-        create_connection.shorten(vars(importlib.import_module("socket")), client)
+        scope = vars(importlib.import_module("socket"))
+        create_connection.shorten(scope, client)
+        buffered_files.enlarge(scope, client)
     return client.settings
 
 

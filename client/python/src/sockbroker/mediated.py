@@ -18,6 +18,7 @@ from .handle import Transit, in_transit, spec_of
 from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response
 from .send import NOT_GIVEN
+from .settings import OF_BROKER
 from .undelivered import UndeliveredResults
 from .unix_paths import encode_existing, encode_new, is_native, needs_descriptors
 
@@ -102,6 +103,7 @@ class MediatedSocket(BrokeredSocket):
 
         def accepted(response: Response) -> tuple[Transit, Any]:
             made = creation.transit(handle.session, response.value, response)
+            made.handle.skips_answers = self._client.settings.mode in OF_BROKER
             return made, decode_address(response.value["address"], family)
 
         def keep(response: Response) -> None:

@@ -14,6 +14,12 @@ from .hints import Any
 _SOCKET_LEVEL = int(native.module.SOL_SOCKET)
 _ATTACH_FILTER, _DETACH_FILTER = 26, 27  # SO_ATTACH_FILTER, SO_DETACH_FILTER; not in every module
 _FILTER = struct.Struct("@HP")  # struct sock_fprog
+_LINGER = (_SOCKET_LEVEL, int(native.module.SO_LINGER))
+_UNAWAITED = (
+    (_SOCKET_LEVEL, int(native.module.SO_KEEPALIVE)),
+    (int(native.module.IPPROTO_TCP), int(native.module.TCP_NODELAY)),
+)
+"""Options whose next setting is not waited for once one was allowed: nothing that a program sees depends on them."""
 _INSTRUCTION_BYTES = 8  # struct sock_filter
 
 
@@ -31,6 +37,8 @@ def set_option(handle: Handle, level: Any, option: Any, value: Any, *length: Any
     """`setsockopt`."""
     place = (c_int(level), c_int(option))
     parts = RequestParts()
+    if place == _LINGER:
+        handle.skips_answers = False  # its close can wait for the peer
     if place == (_SOCKET_LEVEL, _ATTACH_FILTER) and not isinstance(value, int):
         with octets(value) as pointer:
             program = parts.data(_filter_program(bytes(pointer)))
@@ -40,7 +48,14 @@ def set_option(handle: Handle, level: Any, option: Any, value: Any, *length: Any
     elif value is None:
         handle.call("setsockopt", [*place, None, integer(*length)])
     elif hasattr(value, "__index__"):
-        handle.call("setsockopt", [*place, integer(value), *length])
+        number = integer(value)
+        if not (handle.skips_answers and place in _UNAWAITED and not length):
+            handle.call("setsockopt", [*place, number, *length])
+        elif place in handle.session.known_options and handle.session.keeps_order:
+            handle.notify("setsockopt", [*place, number])
+        else:
+            handle.call("setsockopt", [*place, number])
+            handle.session.known_options.add(place)
     else:
         with octets(value) as data:
             params = [*place, parts.data(bytes(data)), *length]

@@ -96,6 +96,11 @@ def is_readable(descriptor: int) -> bool:
     return bool(_wait_natively({descriptor: _select.POLLIN}, 0.0))
 
 
+def is_writable(descriptor: int) -> bool:
+    """Whether the kernel takes data for a descriptor."""
+    return bool(_wait_natively({descriptor: _select.POLLOUT}, 0.0))
+
+
 def _wait_for_all(
     sessions: list[tuple[Session, Handles]], native: Mapping[int, int], seconds: float | None
 ) -> Events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,8 @@ class Session:
         """Whether the policy does not let it use the Unix sockets of this process."""
         self.handles = 0
         """The number of its open handles of sockets."""
+        self.known_options: set[tuple[int, int]] = set()
+        """The options that the broker has set on a connection, of those that `setsockopt` need not wait for."""
         self.captures = 0
         """The number of its open captures, which a child process does not get."""
         self._clone: tuple[str, Any] | None = None
@@ -145,6 +148,33 @@ class Session:
             raise
         self._pool.give_back(connection)
         return checked(response)
+
+    def notify(self, method: str, params: Any) -> None:
+        """Makes a call without waiting for its end. What is called later on the same connection comes after it."""
+        if self._persistence is not None:
+            self.call(method, params)
+            return
+        connection = self._pool.take(method)
+        if connection is None:
+            self._pool.share(call := Call(method, params)).notify(call)
+            return
+        try:
+            connection.notify(method, params)
+        except BaseException:
+            self._pool.drop(connection)
+            self._pool.check_alive()
+            raise
+        self._pool.give_back(connection)
+
+    @property
+    def has_single_connection(self) -> bool:
+        """Whether all calls have one connection, which keeps their order."""
+        return self._pool.route.is_single and self._persistence is None
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the calls of this thread keep their order."""
+        return self.has_single_connection or not _thread._count()
 
     @contextlib.contextmanager
     def pending(self, method: str, params: Any) -> Iterator[Pending | SharedPending]:

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import types
 
-from . import create_connection
+from . import buffered_files, create_connection
 from .hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def execute(low_level: types.ModuleType, client: Client, scope: dict[str, Any]) 
     scope["__builtins__"] = {**vars(builtins), "__import__": importer}
     exec(code, scope)
     create_connection.shorten(scope, client)
+    buffered_files.enlarge(scope, client)
 
 
 def make(name: str, low_level: types.ModuleType, client: Client) -> types.ModuleType:

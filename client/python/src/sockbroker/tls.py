@@ -21,6 +21,30 @@ if TYPE_CHECKING:
 _RELAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tls_relay.py")
 
 
+class _Relay:
+    """The process with TLS. It ends with the last process that has its stream."""
+
+    _running: set[int] = set()
+    """The processes of this kind that this one has started."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        process.returncode = 0  # `wait` waits for it, and not the object
+        self._running.add(process.pid)
+
+    def kill(self) -> None:
+        """Nothing: a child of this process can have the stream too."""
+
+    def wait(self) -> None:
+        """Takes note of those that have ended."""
+        for number in [*self._running]:
+            try:
+                ended, _ = os.waitpid(number, os.WNOHANG)
+            except ChildProcessError:
+                ended = number  # it is a child of the process that has forked this one
+            if ended:
+                self._running.discard(number)
+
+
 class TlsRoute(Route):
     """One process with TLS for the connection that all calls share."""
 
@@ -51,7 +75,7 @@ class TlsRoute(Route):
             raise self.unreachable(error) from None
         finally:
             theirs.close()
-        return with_high_number(ours), process
+        return with_high_number(ours), _Relay(process)
 
     def explanation(self) -> str:
         return self._log.messages()

@@ -6,6 +6,8 @@ import textwrap
 import unittest
 
 from process.common import SECONDS, Broker, environment
+from process.sshd import PROGRAM
+from process.tls import TlsBroker
 
 RECORD = """
 import socket as native, sys, threading, sockbroker
@@ -34,12 +36,13 @@ class RoundTrips(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.broker = Broker()
+        cls.url, cls.more = cls.broker.path, {}
         cls.addClassCleanup(cls.broker.stop)
 
     def check(self, text, mode="remote", options=("-X", "dev", "-W", "error")):
         source = RECORD + textwrap.dedent(text) + "\nserver.close()\nbroker.close()\n"
         done = subprocess.run(
-            [sys.executable, *options, "-c", source, self.broker.path, mode], env=environment(),
+            [sys.executable, *options, "-c", source, self.url, mode], env=environment(**self.more),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, cwd="/",
         )  # fmt: skip
         self.assertEqual((done.stdout, done.stderr), ("", ""))
@@ -57,6 +60,62 @@ class RoundTrips(unittest.TestCase):
                 with socket.create_connection(address, *timeout) as sock:
                     assert type(sock) is socket.socket and sock.gettimeout() == expected
                     assert sock.family is socket.AF_INET and sock.type is socket.SOCK_STREAM
+        """)
+
+    def test_close_and_options_that_were_set_before_are_not_waited_for(self):
+        self.check("""
+            sent, notify = [], session.Session.notify
+            def note(self, method, params):
+                sent.append(method.partition(".")[2])
+                return notify(self, method, params)
+            session.Session.notify = note
+            nodelay = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            def requests(action):
+                calls.clear(); sent.clear(); action()
+                return [*calls], [*sent]
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                for turn in range(2):
+                    client = socket.create_connection(address)
+                    peer = server.accept()[0]
+                    other = native.create_connection(listener.getsockname())
+                    served = listener.accept()[0]
+                    for sock in (client, served):
+                        expected = (["setsockopt"], []) if turn == 0 and sock is client else ([], ["setsockopt"])
+                        assert requests(lambda: sock.setsockopt(*nodelay)) == expected, (turn, calls, sent)
+                        assert sock.getsockopt(*nodelay[:2]) == 1
+                        # The others can fail, and do.
+                        try: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1 << 30)
+                        except OSError as error: assert error.errno == 22
+                        else: raise AssertionError("set")
+                        assert requests(sock.close) == ([], ["close"])
+                        sock.close()
+                    assert peer.recv(1) == b"" == other.recv(1)
+                    peer.close(), other.close()
+                # This close can wait for the peer, and a listener has its port until it is closed.
+                client = socket.create_connection(address)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0\\0\\0\\0\\0")
+                server.accept()[0].close()
+                assert requests(client.close) == (["close"], [])
+                assert requests(listener.close) == (["close"], [])
+        """)
+
+    def test_file_of_a_socket_reads_what_has_arrived_at_once(self):
+        self.check("""
+            client = socket.create_connection(address)
+            peer = server.accept()[0]
+            lines = b"".join(b"%07d\\n" % number for number in range(5000))
+            peer.sendall(lines); peer.close()
+            while len(client.recv(1 << 20, socket.MSG_PEEK)) < len(lines): pass
+            calls.clear()
+            with client.makefile("rb") as file: assert [*file] == lines.splitlines(True)
+            assert calls == ["recv_into", "recv_into"], calls  # the second finds the end
+            # A program that chooses its buffer gets it.
+            client.close()
+            client = socket.create_connection(address)
+            peer = server.accept()[0]
+            peer.sendall(b"x" * 48)
+            with client.makefile("rb", 16) as file: assert file.peek() == b"x" * 16
+            client.close(), peer.close()
         """)
 
     def test_other_arguments_and_replaced_functions_use_the_steps_of_the_standard_library(self):
@@ -136,6 +195,32 @@ class RoundTrips(unittest.TestCase):
                 sock.settimeout(1)
                 assert calls == ["settimeout"]
         """, mode="mediated")
+
+
+class OverTls(RoundTrips):
+    """The same on the one connection of a client with a certificate, which keeps the order of all calls."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not PROGRAM.exists():
+            raise unittest.SkipTest("the program sockbroker is not built")
+        cls.broker = TlsBroker()
+        cls.url, cls.more = cls.broker.url, cls.broker.variables
+        cls.addClassCleanup(cls.broker.stop)
+
+    test_other_modes_set_timeouts_at_once = None
+
+    def test_a_timeout_set_in_a_thread_is_in_effect_when_the_call_returns(self):
+        self.check("""
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.bind(("127.0.0.1", 0))
+                calls.clear()
+                thread = threading.Thread(target=lambda: sock.settimeout(0))
+                thread.start()
+                thread.join()
+                assert calls == [], calls  # it is not waited for
+                assert used(lambda: sock.recv(1)) == ("BlockingIOError", "recv")
+        """)
 
 
 if __name__ == "__main__":

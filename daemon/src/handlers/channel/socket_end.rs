@@ -11,7 +11,8 @@ use crate::error::{OpError, OpResult};
 use crate::handlers::address::encode_address;
 use crate::handlers::contents::{Payload, Sizes};
 use crate::handlers::messages;
-use crate::ops::receive::{self, FromStream, is_end};
+use crate::ops::channel::ClientEnd;
+use crate::ops::receive::{self, FromStream, Spliced, is_end};
 use crate::ops::{channel, connect, send};
 use crate::rpc::call::Call;
 use crate::table::channel::ChannelClaim;
@@ -28,6 +29,8 @@ pub(super) struct SocketEnd {
     queue: u64,
     /// Whether out-of-band data is received apart from the data.
     separates_urgent: bool,
+    /// Whether received data can be moved to the client without a copy.
+    splices: bool,
     /// How many datagrams the kernel had dropped when the channel was opened.
     pub(super) dropped_before: u32,
 }
@@ -56,8 +59,10 @@ impl SocketEnd {
         let queue = call.broker().number();
         let actual = entry.actual();
         let internet = [libc::AF_INET, libc::AF_INET6].contains(&actual.domain);
-        let separates_urgent = has_frames && internet && actual.ty == libc::SOCK_STREAM;
-        Self { call, entry, queue, separates_urgent, dropped_before }
+        let is_stream = internet && actual.ty == libc::SOCK_STREAM;
+        let separates_urgent = has_frames && is_stream;
+        let splices = !has_frames && is_stream && actual.protocol == libc::IPPROTO_TCP;
+        Self { call, entry, queue, separates_urgent, splices, dropped_before }
     }
 
     pub(super) fn call(&self) -> &Call {
@@ -113,6 +118,29 @@ impl SocketEnd {
         };
         let address = if address.len() > ADDRESS_MAX { String::new() } else { address };
         Ok(Received::Datagram(address, received.data))
+    }
+
+    /// Receives bytes, and moves them to the client without a copy if that is possible. Returns those that the client does
+    /// not take now. Dropping it loses nothing.
+    pub(super) async fn receive_for(&self, client: &ClientEnd) -> OpResult<Received> {
+        if self.splices && client.ready_for_output().await.is_ok() {
+            let mut has_waited = false;
+            loop {
+                let sizes = Sizes { length: self.piece(), ancillary: 0, flags: 0 };
+                // The policy may have been replaced, and the session restricted, while it waited.
+                let permitted = self.call.permit_receive_of_channel(&self.entry, sizes)?;
+                match receive::splice_for_channel(&permitted, client) {
+                    Spliced::Moved { rest } => return Ok(Received::Data(rest)),
+                    Spliced::Later if !has_waited => {
+                        receive::readable_for_channel(&permitted).await?;
+                        has_waited = true;
+                    }
+                    // Out-of-band data, for example, is readable and not moved.
+                    Spliced::Later | Spliced::Impossible => break,
+                }
+            }
+        }
+        self.receive(true).await
     }
 
     /// Sends data with these flags.

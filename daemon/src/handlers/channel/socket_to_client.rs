@@ -2,7 +2,7 @@
 
 use sockbroker_proto::channel::{ChannelFrame, DATA_MAX, write_data_head, write_frame};
 
-use crate::error::OpError;
+use crate::error::{OpError, OpResult};
 use crate::handlers::channel::failure::{Failure, Failures};
 use crate::handlers::channel::link::{Ended, Link};
 use crate::handlers::channel::socket_end::Received;
@@ -32,7 +32,7 @@ impl Link {
                     }
                     continue;
                 }
-                received = self.socket.receive(failed_with.is_none()) => received,
+                received = self.receive(failed_with.is_none()) => received,
             };
             match received {
                 Ok(Received::Data(data)) => {
@@ -65,6 +65,14 @@ impl Link {
                     *output = failed(&failure);
                 }
             }
+        }
+    }
+
+    async fn receive(&self, waits: bool) -> OpResult<Received> {
+        if waits && !self.has_frames() {
+            self.socket.receive_for(&self.client).await
+        } else {
+            self.socket.receive(waits).await
         }
     }
 

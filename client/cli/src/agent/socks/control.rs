@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
-use sockbroker_client::Dialer;
 
 use crate::agent::framed::{Frame, Reader};
+use crate::agent::ready::Ready;
 
 /// The connection, which the first call opens, and each call after its end.
 #[derive(Debug)]
 pub(super) struct Control {
-    dialer: Arc<Dialer>,
+    ready: Arc<Ready>,
     open: Mutex<Option<Arc<Open>>>,
 }
 
@@ -38,13 +38,13 @@ struct Open {
 }
 
 impl Control {
-    pub(super) fn new(dialer: Arc<Dialer>) -> Self {
-        Self { dialer, open: Mutex::default() }
+    pub(super) fn new(ready: Arc<Ready>) -> Self {
+        Self { ready, open: Mutex::default() }
     }
 
     /// Another connection to the broker, for a channel.
     pub(super) fn dial(&self) -> io::Result<UnixStream> {
-        self.dialer.dial().map_err(io::Error::other)
+        self.ready.take().map_err(io::Error::other)
     }
 
     /// Calls a method, and waits for its result.
@@ -76,7 +76,7 @@ impl Control {
         if let Some(open) = present.as_ref().filter(|open| lock(&open.waiting).is_some()) {
             return Ok(open.clone());
         }
-        let stream = self.dial()?;
+        let stream = self.ready.dial().map_err(io::Error::other)?;
         let reading = stream.try_clone()?;
         let open = Arc::new(Open {
             stream: Mutex::new(stream),

@@ -15,12 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sockbroker_client::Dialer;
 use sockbroker_sys::process::effective_uid;
 
 use self::control::{CallError, Control};
 use self::message::{MESSAGE_BYTES_MAX, METHOD, NO_METHOD, NotSocks5, Parsed, Reply, Request};
 use super::channel::{self, Wanted};
+use super::ready::Ready;
 use super::users::User;
 
 /// The longest time from the accept to the whole request of a client.
@@ -38,11 +38,11 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Listens on a port of the loopback address; 0 lets the kernel choose one.
-    pub(super) fn listen(port: u16, dialer: Arc<Dialer>) -> io::Result<Self> {
+    pub(super) fn listen(port: u16, ready: Arc<Ready>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        Ok(Self { listener, port, control: Arc::new(Control::new(dialer)) })
+        Ok(Self { listener, port, control: Arc::new(Control::new(ready)) })
     }
 
     /// The address as curl, git and many other programs take it. They leave names to the proxy.
