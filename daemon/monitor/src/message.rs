@@ -15,7 +15,7 @@ use sockbroker_policy::subject::RemoteIdentity;
 use crate::channel::{Channel, Message};
 use crate::claim::Claim;
 pub use build::Build;
-pub use helpers::{FromReader, FromReaper, ToReader, ToReaper};
+pub use helpers::{FromPolicyReader, FromReaper, ToPolicyReader, ToReaper};
 pub use kept::{
     FromKept, Index, KeptSession, LOT_FORMAT, LOTS, LotHeader, PersistRefusal, Persisted, ToKept,
     Waiting, WaitingSession,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use sockbroker_monitor::account::{self, Subordinate};
 use sockbroker_monitor::channel::Channel;
-use sockbroker_monitor::message::{FromReader, Granted, Subject, ToReader, UserFacts};
+use sockbroker_monitor::message::{FromPolicyReader, Granted, Subject, ToPolicyReader, UserFacts};
 use sockbroker_monitor::user_names::UserNames;
 use sockbroker_policy::file::Directory;
 use sockbroker_policy::name::Pattern;
@@ -33,8 +33,8 @@ const PASSWD: u64 = 1 << 20;
 pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let fail =
         |error: &dyn std::fmt::Display| StartError::System(format!("policy-reader: {error}"));
-    let channel = Channel::<FromReader, ToReader>::over(channel);
-    let (ToReader::Result, descriptors) = channel.receive().map_err(|error| fail(&error))?;
+    let channel = Channel::<FromPolicyReader, ToPolicyReader>::over(channel);
+    let (ToPolicyReader::Result, descriptors) = channel.receive().map_err(|error| fail(&error))?;
     let [memory, of_users, of_remote] = <[OwnedFd; 3]>::try_from(descriptors)
         .map_err(|_others| fail(&"another number of descriptors than three"))?;
     // The files are readable for the broker's user, as without this process.
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let (resolved, loaded) = match read {
         Ok(read) => read,
         Err(error) => {
-            let message = FromReader::Unusable(shortened(&error.to_string()));
+            let message = FromPolicyReader::Unusable(shortened(&error.to_string()));
             return channel.send(&message, &[]).map_err(|error| fail(&error));
         }
     };
@@ -60,14 +60,14 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
         warnings.push(format!("{more} more warnings: see them with sockbrokerd --check"));
     }
     for warning in warnings {
-        channel.send(&FromReader::Warning(warning), &[]).map_err(|error| fail(&error))?;
+        channel.send(&FromPolicyReader::Warning(warning), &[]).map_err(|error| fail(&error))?;
     }
     let remote =
         if args.remote_file.is_empty() { Ok(Vec::new()) } else { read_credentials(args, &channel) };
     let remote = match remote {
         Ok(remote) => remote,
         Err(reason) => {
-            let message = FromReader::Unusable(shortened(&reason));
+            let message = FromPolicyReader::Unusable(shortened(&reason));
             return channel.send(&message, &[]).map_err(|error| fail(&error));
         }
     };
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args, channel: OwnedFd) -> Result<(), StartError> {
     let policy = loaded.into_policy(owner);
     let needs_opener = confine::needs_opener(&policy);
     let reaches_networks = policy.reaches_networks();
-    let message = FromReader::Policy { needs_opener, reaches_networks };
+    let message = FromPolicyReader::Policy { needs_opener, reaches_networks };
     channel.send(&message, &[]).map_err(|error| fail(&error))
 }
 
@@ -105,12 +105,12 @@ fn passwd() -> String {
 /// The credentials of the gateway, encoded.
 fn read_credentials(
     args: &Args,
-    channel: &Channel<FromReader, ToReader>,
+    channel: &Channel<FromPolicyReader, ToPolicyReader>,
 ) -> Result<Vec<u8>, String> {
     let (found, warnings) = credentials::read(credentials::pairs(&args.remote_file))?;
     for warning in warnings.iter().take(WARNINGS) {
         // Best effort: the result matters.
-        drop(channel.send(&FromReader::Warning(shortened(warning)), &[]));
+        drop(channel.send(&FromPolicyReader::Warning(shortened(warning)), &[]));
     }
     postcard::to_stdvec(&found).map_err(|error| error.to_string())
 }

@@ -6,7 +6,7 @@ use crate::channel::Message;
 
 /// From the monitor to the policy reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToReader {
+pub enum ToPolicyReader {
     /// Where to write the result. Descriptors: memory for the policy, for `UserFacts`, and for the credentials of the
     /// gateway. The reader passes no descriptor itself: the kernel can refuse that to a process without capabilities
     /// (`ETOOMANYREFS`).
@@ -15,7 +15,7 @@ pub enum ToReader {
 
 /// From the policy reader to the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromReader {
+pub enum FromPolicyReader {
     /// A warning about the files, for the log.
     Warning(String),
     /// The memory of the result is written and sealed. The credentials of the gateway are empty without one.
@@ -45,7 +45,7 @@ pub enum FromReaper {
     Full,
 }
 
-impl Message for ToReader {
+impl Message for ToPolicyReader {
     fn descriptors(&self) -> usize {
         match self {
             Self::Result => 3,
@@ -53,7 +53,7 @@ impl Message for ToReader {
     }
 }
 
-impl Message for FromReader {
+impl Message for FromPolicyReader {
     fn descriptors(&self) -> usize {
         match self {
             Self::Policy { .. } | Self::Warning(_) | Self::Unusable(_) => 0,

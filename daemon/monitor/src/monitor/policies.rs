@@ -11,7 +11,7 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::sealed;
 
 use crate::channel::{Channel, ChannelError};
-use crate::message::{FromReader, ToReader, UserFacts};
+use crate::message::{FromPolicyReader, ToPolicyReader, UserFacts};
 use crate::role::{self, Role};
 
 /// How long reading may take: file systems and name services can be slow.
@@ -82,7 +82,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) child: Child,
-    pub(super) channel: Channel<ToReader, FromReader>,
+    pub(super) channel: Channel<ToPolicyReader, FromPolicyReader>,
     /// The memory that it writes: policy, facts of users, credentials.
     result: [OwnedFd; 3],
 }
@@ -94,7 +94,7 @@ impl Reader {
         let result =
             [sealed::empty("policy")?, sealed::empty("users")?, sealed::empty("credentials")?];
         channel
-            .send(&ToReader::Result, &result.each_ref().map(OwnedFd::as_fd))
+            .send(&ToPolicyReader::Result, &result.each_ref().map(OwnedFd::as_fd))
             .map_err(io::Error::other)?;
         let arguments: Vec<_> = files.0.iter().map(OsString::as_os_str).collect();
         let name = "sockbrokerd: policy reader";
@@ -106,14 +106,14 @@ impl Reader {
     pub(super) fn result(&self) -> Option<Result<ReadPolicy, String>> {
         loop {
             match self.channel.receive() {
-                Ok((FromReader::Warning(text), _)) => tracing::warn!("{text}"),
-                Ok((FromReader::Policy { needs_opener, reaches_networks }, _)) => {
+                Ok((FromPolicyReader::Warning(text), _)) => tracing::warn!("{text}"),
+                Ok((FromPolicyReader::Policy { needs_opener, reaches_networks }, _)) => {
                     return Some(
                         self.policy(needs_opener, reaches_networks)
                             .map_err(|error| format!("the policy reader wrote nonsense: {error}")),
                     );
                 }
-                Ok((FromReader::Unusable(reason), _)) => return Some(Err(reason)),
+                Ok((FromPolicyReader::Unusable(reason), _)) => return Some(Err(reason)),
                 Err(ChannelError::NotReady) => return None,
                 Err(ChannelError::Closed) => {
                     return Some(Err("the policy reader ended without a result".to_owned()));

@@ -12,7 +12,8 @@ use sockbroker_monitor::caller::message::{FromCaller, ToCaller, UnixAnswer, Unix
 use sockbroker_monitor::channel::{ChannelError, Message, decode};
 use sockbroker_monitor::message::gateway::{FromGateway, ToGateway};
 use sockbroker_monitor::message::{
-    FromOpener, FromReader, FromReaper, Nothing, ToMonitor, ToOpener, ToReaper, ToWorker,
+    FromOpener, FromPolicyReader, FromReaper, ToMonitor, ToOpener, ToPolicyReader, ToReaper,
+    ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{Answer, OpenerRequest};
@@ -30,10 +31,10 @@ const TYPES: [fn(&Arrival<'_>); 20] = [
     check::<ToMonitor>,
     check::<ToOpener>,
     check::<FromOpener>,
-    check::<FromReader>,
+    check::<FromPolicyReader>,
     check::<ToReaper>,
     check::<FromReaper>,
-    check::<Nothing>,
+    check::<ToPolicyReader>,
     check::<OpenerRequest>,
     check::<Answer>,
     check::<ToCaller>,

@@ -10,9 +10,9 @@ use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, O
 use sockbroker_monitor::claim::Claim;
 use sockbroker_monitor::message::gateway::{FromGateway, ToGateway};
 use sockbroker_monitor::message::{
-    Beginning, Caller, CallerRefusal, Description, FromKept, FromOpener, FromReader, FromReaper,
-    MemoryLimit, PersistRefusal, Persisted, Query, SessionLimit, ToKept, ToMonitor, ToOpener,
-    ToReaper, ToWorker,
+    Beginning, Caller, CallerRefusal, Description, FromKept, FromOpener, FromPolicyReader,
+    FromReaper, MemoryLimit, PersistRefusal, Persisted, Query, SessionLimit, ToKept, ToMonitor,
+    ToOpener, ToReaper, ToWorker,
 };
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
 use sockbroker_monitor::request::{
@@ -109,9 +109,9 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
         ("from-opener-nonsense", seed(3, &FromOpener::Nonsense { worker: 16 })),
         (
             "from-reader-policy",
-            seed(4, &FromReader::Policy { needs_opener: true, reaches_networks: true }),
+            seed(4, &FromPolicyReader::Policy { needs_opener: true, reaches_networks: true }),
         ),
-        ("from-reader-unusable", seed(4, &FromReader::Unusable("p:1: no".to_owned()))),
+        ("from-reader-unusable", seed(4, &FromPolicyReader::Unusable("p:1: no".to_owned()))),
         ("to-reaper-hold", seed(5, &ToReaper::Hold)),
         ("from-reaper-full", seed(6, &FromReaper::Full)),
         ("request-bind", seed(8, &OpenerRequest::from(Request::Bind { address: inet(80) }))),
