@@ -302,16 +302,16 @@ class Crashes:
         broker.program = program
         ready = broker.launch()
         broker.program = self.program
+        # The shell has opened the other end, and waits.
+        opened = open(gate, "w")
+        os.unlink(gate)
 
         def start():
-            with open(gate, "w") as file:
-                file.write("\n")
+            opened.write("\n")
+            opened.close()
             broker.wait_until_up(ready)
 
-        try:
-            outcome = self.attempt(broker.pid, point, tracer.AFTER_EXEC, start)
-        finally:
-            os.unlink(gate)
+        outcome = self.attempt(broker.pid, point, tracer.AFTER_EXEC, start)
         if outcome[0]:
             self.restart()
         self.check(walk)
