@@ -1,6 +1,7 @@
 """The program of the guest:  guest.py SETTING PART... Prints one line for each case, and a last line with the counts.
 
-A part is a theme of scenarios, `cpython` for CPython's own tests, or `captures` for the rings of the kernel.
+A part is a theme of scenarios, `cpython` for CPython's own tests, `captures` for the rings of the kernel, or
+`recovery` for persistent sockets.
 
 The setting `root` is a broker of root and a client of root. In the setting `service` the broker is a user of
 its own with one capability and a policy, as the service is, and the client another user with none.
@@ -166,6 +167,16 @@ def captures(setting, counts):
     with_broker(setting, counts, f"{setting}, captures", use)
 
 
+def recovery(setting, counts):
+    """Persistent sockets over the end of their worker and of the service. Only the setting root may."""
+    status, output = run(program(setting, HERE / "recovery.py", "/usr/bin/sockbrokerd"))
+    found = re.findall(r"^(recovered: (\d+) of (\d+) .*)$", output, re.M)
+    for line, count, whole in found:
+        counts.say(count == whole, f"{setting}, {line}")
+    if status != 0 or len(found) != 2:
+        counts.say(False, f"{setting}, recovery.py ended with {status}\n{output[-4000:]}")
+
+
 def start_controllers():
     """Starts two emulated Bluetooth controllers that can reach each other."""
     emulator = subprocess.Popen(["btvirt", f"-l{CONTROLLERS}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -202,13 +213,15 @@ def main():
     setting, *parts = sys.argv[1:]
     counts = Counts()
     start_controllers()
-    themes = [part for part in parts if part not in ("captures", "cpython")]
+    themes = [part for part in parts if part not in ("captures", "cpython", "recovery")]
     for client in CLIENTS[setting] if themes else ():
         scenarios(setting, client, counts, themes)
     if "cpython" in parts:
         cpython(setting, counts)
     if "captures" in parts:
         captures(setting, counts)
+    if "recovery" in parts:
+        recovery(setting, counts)
     verdict = "FAILED" if counts.failed else "ok"
     print(f"test result: {verdict}. {counts.passed} passed; {counts.failed} failed; 0 ignored", flush=True)
     return 1 if counts.failed else 0

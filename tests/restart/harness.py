@@ -107,12 +107,13 @@ class Store:
 class Broker:
     """The broker as a service. It has the same listening socket and store after each start."""
 
-    def __init__(self, program, *, store=512, limits=(), config=""):
+    def __init__(self, program, *, store=512, limits=(), config="", environment=()):
         self.folder = tempfile.TemporaryDirectory(prefix="restart-")
         name = self.folder.name
         os.chmod(name, 0o755)
         self.program = program
         self.keeps = store
+        self.environment = dict(environment)
         self.store = Store(name)
         self.path = os.path.join(name, "socket")
         self.listener = socket.socket(socket.AF_UNIX)
@@ -128,6 +129,10 @@ class Broker:
         self.start()
 
     def start(self):
+        self.wait_until_up(self.launch())
+
+    def launch(self):
+        """Starts the process. Returns what `wait_until_up` takes."""
         ready = self.store.ready
         with self.store.lock:
             stored = [(name, fd) for name, fds in self.store.kept.items() for fd in fds]
@@ -136,6 +141,7 @@ class Broker:
         moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 500) for _, fd in passed]
         log = os.open(self.log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
         environment = {
+            **self.environment,
             "PATH": os.environ["PATH"],
             "NOTIFY_SOCKET": self.store.path,
             "LISTEN_FDS": str(len(passed)),
@@ -161,8 +167,12 @@ class Broker:
         for descriptor in [log, *moved]:
             os.close(descriptor)
         threading.Thread(target=self.store.notice_end, args=(self.pid,), daemon=True).start()
+        return ready
+
+    def wait_until_up(self, ready):
         self.store.wait(lambda: self.store.ready > ready or self.ended())
-        assert not self.ended(), self.log()
+        if self.ended():
+            raise ChildProcessError(self.log())
 
     def write_policy(self, text):
         with open(os.path.join(self.folder.name, "policy.toml"), "w") as file:

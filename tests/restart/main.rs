@@ -14,14 +14,26 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_sockbrokerd");
 /// The bound of the full counts.
 const LONGEST_WAIT: Duration = Duration::from_hours(2);
 
-#[test]
-fn persistent_sessions_outlive_workers_and_the_service() {
-    let runner = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/restart/run.py");
+/// Runs a script, with the program and a count.
+fn run(script: &str, count: u32, test: &str) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/restart").join(script);
     let mut command = Command::new("python3");
-    command.arg(runner).arg(PROGRAM).arg(counts::RESTARTS.get().to_string());
+    command.arg(script).arg(PROGRAM).arg(count.to_string());
     let ended = program::run(&mut command, LONGEST_WAIT);
     assert_eq!(ended.code, Some(0), "{}", ended.output);
     for reason in skip::reasons(&ended.output) {
-        skip::skip(reason, "persistent_sessions_outlive_workers_and_the_service");
+        skip::skip(reason, test);
     }
+}
+
+#[test]
+fn persistent_sessions_outlive_workers_and_the_service() {
+    let test = "persistent_sessions_outlive_workers_and_the_service";
+    run("run.py", counts::RESTARTS.get(), test);
+}
+
+#[test]
+fn crash_after_any_system_call_loses_and_resurrects_nothing() {
+    let test = "crash_after_any_system_call_loses_and_resurrects_nothing";
+    run("steps.py", counts::CRASH_POINTS.get(), test);
 }

@@ -17,6 +17,9 @@ const BOOT: Duration = Duration::from_mins(10);
 /// The time limit of a command in a guest.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
+/// The namespaces of a command that is not a process of the guest.
+const OUTSIDE: &[&str] = &["--mount", "--net", "--ipc", "--uts"];
+
 /// A running guest. Dropping it ends the guest.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -111,6 +114,11 @@ impl Guest {
         start(self.enter(&as_user(user, command)))
     }
 
+    /// Starts a command as a user of the guest that is not one of its processes: the guest cannot end it.
+    pub(crate) fn start_outside_as(&self, user: &str, command: &str) -> Child {
+        start(self.enter_by(OUTSIDE, &as_user(user, command)))
+    }
+
     /// Starts a shell command as root.
     pub(crate) fn start(&self, command: &str) -> Child {
         start(self.enter(&["sh", "-c", command]))
@@ -200,8 +208,14 @@ impl Guest {
     }
 
     fn enter(&self, words: &[&str]) -> Command {
+        self.enter_by(&["--all"], words)
+    }
+
+    /// Returns a command in these namespaces of the guest.
+    fn enter_by(&self, namespaces: &[&str], words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.leader)).args(["--all", "--", "env", "-i"]);
+        command.arg(format!("--target={}", self.leader)).args(namespaces);
+        command.args(["--", "env", "-i"]);
         command.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
         command.args(["HOME=/", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]).args(words);
         command

@@ -31,7 +31,19 @@ fn step(guest: &Guest, arguments: &str) -> String {
 
 /// Starts a step as alice, and waits until it has begun.
 fn begin(guest: &Guest, arguments: &str) -> Child {
-    let mut child = guest.start_as("alice", &format!("exec python3 {PROGRAM} {arguments} 2>&1"));
+    begun(guest, guest.start_as("alice", &command(arguments)))
+}
+
+/// Starts a step that is not a process of the guest: the guest does not end it.
+fn begin_outside(guest: &Guest, arguments: &str) -> Child {
+    begun(guest, guest.start_outside_as("alice", &command(arguments)))
+}
+
+fn command(arguments: &str) -> String {
+    format!("exec python3 {PROGRAM} {arguments} 2>&1")
+}
+
+fn begun(guest: &Guest, mut child: Child) -> Child {
     let mut line = String::new();
     BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "begun\n", "{}{}", output(&mut child), guest.log());
@@ -47,14 +59,14 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     /// Opens the session. `outlives` is what the broker states.
     fn open(guest: &'a Guest, outlives: &str) -> Self {
-        let peer = begin(guest, "echo");
+        let peer = begin_outside(guest, "echo");
         assert_eq!(step(guest, "begin"), outlives);
         Self { guest, peer }
     }
 
     /// Makes an event happen while a connection, data and a datagram wait, and checks that the session is as before.
     fn outlives(&self, event: &str, epoch: &str, happen: impl FnOnce(&Guest)) {
-        let mut knocking = begin(self.guest, &format!("knock '{event}'"));
+        let mut knocking = begin_outside(self.guest, &format!("knock '{event}'"));
         happen(self.guest);
         assert_eq!(step(self.guest, &format!("check '{event}' {epoch}")), "as before", "{event}");
         assert_eq!(output(&mut knocking), "answered\n", "{event}");
@@ -77,6 +89,19 @@ fn signal(guest: &Guest, name: &str) {
     let process = guest.property("MainPID");
     guest.ok(&format!("kill -{name} {process}"));
     assert!(is_replaced(guest, &process), "{}", guest.log());
+}
+
+/// Restarts all of the guest but its kernel and its first process, which keeps the descriptors of services.
+fn soft_reboot(guest: &Guest) {
+    let unit = "[Service]\nExecStart=touch /run/up-again\n[Install]\nWantedBy=multi-user.target\n";
+    guest.write("/etc/systemd/system/up-again.service", unit);
+    guest.ok("systemctl enable up-again.service");
+    // It stops and ends all processes of the guest, among them the command.
+    let mut command = guest.start("systemctl soft-reboot");
+    until("the guest is up again", || guest.path("/run/up-again").exists());
+    command.kill().and_then(|()| command.wait()).unwrap();
+    assert_eq!(guest.ok("systemctl show --property SoftRebootsCount --value"), "1\n");
+    guest.ok("ip link set lo up");
 }
 
 /// Returns the sessions that the administrator sees, without the header.
@@ -118,10 +143,21 @@ fn persistent_session_outlives_everything_while_systemd_keeps_its_sockets() {
     assert!(listed.iter().any(|line| line.contains("service")), "{listed:?}");
 
     guest.ok("systemctl stop sockbrokerd.service");
-    assert_eq!(guest.ok("test -e /tmp/persistent/stream-ended || echo open").trim(), "open");
+    assert_eq!(guest.ok("test -e /var/tmp/persistent/stream-ended || echo open").trim(), "open");
     guest.ok("systemctl clean --what=fdstore sockbrokerd.service");
     assert_eq!(guest.property("NFileDescriptorStore"), "0");
     assert_eq!(step(&guest, "gone"), "session");
+}
+
+#[test]
+fn persistent_session_outlives_a_soft_reboot() {
+    let test = "persistent_session_outlives_a_soft_reboot";
+    let Some(guest) = installed_or_skip(test) else { return };
+    prepare(&guest);
+    let session = Session::open(&guest, "service");
+    let process = guest.property("MainPID");
+    session.outlives("soft reboot", "new", soft_reboot);
+    assert_ne!(guest.property("MainPID"), process);
 }
 
 #[test]
@@ -149,13 +185,14 @@ on_each_system!(transfers_continue_through_an_upgrade_of_the_package);
 fn transfers_continue_through_an_upgrade_of_the_package(guest: &Guest) {
     prepare(guest);
     put_later_version(guest);
-    let mut transfers = ["download", "upload", "descriptor"].map(|name| begin(guest, name));
+    let ways = ["download", "upload", "descriptor", "mediated_download", "mediated_upload"];
+    let mut transfers = ways.map(|name| begin(guest, name));
     let process = guest.property("MainPID");
     upgrade(guest);
     assert_ne!(guest.property("MainPID"), process);
     guest.ok_as("alice", CALL);
     guest.ok("touch /tmp/enough");
-    for (transfer, again) in transfers.iter_mut().zip([1, 1, 0]) {
+    for (transfer, again) in transfers.iter_mut().zip([1, 1, 0, 0, 0]) {
         let output = output(transfer);
         let expected = format!("equal digests, attached again {again} times\n");
         assert!(output.ends_with(&expected), "{output}{}", guest.log());
@@ -176,7 +213,7 @@ fn persistent_listener_refuses_no_connection_while_the_service_restarts() {
                   systemctl restart sockbrokerd.service");
         guest.ok_as("alice", CALL);
     }
-    guest.ok("touch /tmp/persistent/restarted");
+    guest.ok("touch /var/tmp/persistent/restarted");
     let outcomes = output(&mut client);
     guest.ok("touch /tmp/enough");
     assert_eq!(output(&mut server), "", "{outcomes}{}", guest.log());

@@ -1,6 +1,6 @@
 """A client with a persistent session, and its peers: `persistent.py STEP ARGUMENT...`, where a step is a function below.
 
-A step prints what it found. Steps share the folder /tmp/persistent.
+A step prints what it found. Steps share the folder /var/tmp/persistent.
 """
 
 import contextlib
@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 
-FOLDER = pathlib.Path("/tmp/persistent")
+FOLDER = pathlib.Path("/var/tmp/persistent")
 BROKER = "/run/sockbroker/socket"
 HANG = 300
 """The time limit of each wait, in seconds."""
 BLOCK = 1 << 16
+LEAST = 100_000_000
+"""The bytes of a transfer, at least."""
 LINGER = 600
 
 
@@ -221,7 +223,7 @@ def download():
 
 
 def upload():
-    """Sends to a native peer by attachments until a file exists, and compares the digests."""
+    """Sends to a native peer by attachments, and compares the digests."""
     connection, _ = opened("upload")
     server, digest = socket.create_server(("127.0.0.1", 0)), []
     reader = threading.Thread(target=sink, args=(server, digest))
@@ -229,7 +231,7 @@ def upload():
     handle = connection.call("socket.create_connection", address=["127.0.0.1", server.getsockname()[1]])["handle"]
     print("begun", flush=True)
     sent, count, attachments = hashlib.sha256(), 0, 0
-    while not enough():
+    while goes_on(count):
         data = os.urandom(BLOCK)
         while data:
             try:
@@ -241,15 +243,24 @@ def upload():
                 continue
             sent.update(data[:done])
             count, data = count + done, data[done:]
-        time.sleep(0.005)
     connection.call("socket.close", handle=handle)
     reader.join(HANG)
     report("upload by attachments", sent, digest, count, attachments)
 
 
 def descriptor():
-    """Receives from a native peer on the descriptor of a socket of the package, and compares the digests."""
-    os.environ.update(SOCKBROKER_MODE="direct")
+    """Receives on the descriptor of a socket of the package."""
+    package_download("descriptor", SOCKBROKER_MODE="direct")
+
+
+def mediated_download():
+    """Receives by the package, whose calls wait until the broker is back."""
+    package_download("mode mediated", SOCKBROKER_MODE="mediated", SOCKBROKER_PERSIST="1")
+
+
+def package_download(name, **variables):
+    """Receives from a native peer by the package, and compares the digests."""
+    os.environ.update(variables)
     from sockbroker import socket as brokered
 
     server, digest = socket.create_server(("127.0.0.1", 0)), []
@@ -260,19 +271,47 @@ def descriptor():
         while data := sock.recv(BLOCK):
             found.update(data)
             count += len(data)
-    report("download on a descriptor", found, digest, count, 0)
+    report(f"download, {name}", found, digest, count, 0)
+
+
+def mediated_upload():
+    """Sends to a native peer by the package, and compares the digests."""
+    os.environ.update(SOCKBROKER_MODE="mediated", SOCKBROKER_PERSIST="1")
+    from sockbroker import socket as brokered
+
+    server, digest = socket.create_server(("127.0.0.1", 0)), []
+    reader = threading.Thread(target=sink, args=(server, digest))
+    reader.start()
+    sent, count = hashlib.sha256(), 0
+    with brokered.create_connection(("127.0.0.1", server.getsockname()[1]), HANG) as sock:
+        print("begun", flush=True)
+        while goes_on(count):
+            data = os.urandom(BLOCK)
+            sock.sendall(data)
+            sent.update(data)
+            count += len(data)
+    reader.join(HANG)
+    report("upload, mode mediated", sent, digest, count, 0)
 
 
 def source(server, digest):
-    """Sends random data to one peer until a file exists. Adds the digest to a list before the end."""
-    peer, sent = server.accept()[0], hashlib.sha256()
+    """Sends random data to one peer. Adds the digest to a list before the end."""
+    peer, sent, count = server.accept()[0], hashlib.sha256(), 0
     with peer:
-        while not enough():
+        while goes_on(count):
             data = os.urandom(BLOCK)
             sent.update(data)
             peer.sendall(data)
-            time.sleep(0.005)
+            count += len(data)
         digest.append(sent.hexdigest())
+
+
+def goes_on(count):
+    """Whether a transfer that has sent this number of bytes goes on: slowly, until a file exists."""
+    if enough():
+        return count < LEAST
+    time.sleep(0.005)
+    return True
 
 
 def sink(server, digest):
@@ -285,6 +324,7 @@ def sink(server, digest):
 
 
 def report(name, digest, other, count, attachments):
+    assert count >= LEAST, (name, count)
     assert other == [digest.hexdigest()], (name, count, other, digest.hexdigest())
     print(f"{name}: {count} bytes, equal digests, attached again {attachments} times")
 

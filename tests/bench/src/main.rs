@@ -25,6 +25,7 @@ mod policy;
 mod fairness;
 mod opener;
 mod processes;
+mod restart;
 mod exec;
 mod library;
 mod python;
@@ -70,6 +71,8 @@ enum Suite {
     Fairness,
     /// What the division into processes costs, and how a flood of one user affects another.
     Processes,
+    /// What persistent sessions cost, and how long a restart of the service with them takes.
+    Restart,
     /// What `sockbroker exec` costs a program.
     Exec,
     /// The Rust library: typed calls, calls in flight, streams, passed descriptors.
@@ -93,6 +96,7 @@ impl Suite {
             Self::Policy => "policy",
             Self::Fairness => "fairness",
             Self::Processes => "processes",
+            Self::Restart => "restart",
             Self::Exec => "exec",
             Self::Client => "client",
             Self::Python => "python",
@@ -117,6 +121,7 @@ impl Suite {
             Self::Policy => policy::run(report)?,
             Self::Fairness => fairness::run(report)?,
             Self::Processes => processes::run(report)?,
+            Self::Restart => restart::run(report)?,
             Self::Exec => exec::run(report)?,
             Self::Client => library::run(report)?,
             Self::Python => python::run(report)?,

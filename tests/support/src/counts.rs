@@ -7,6 +7,8 @@ const FULL: &str = "SOCKBROKER_FULL_COUNTS";
 pub const CRASHES: Count = Count { usual: 40, full: 2000 };
 /// Crashes of the broker and its workers under a client with a persistent session.
 pub const RESTARTS: Count = Count { usual: 60, full: 10_000 };
+/// System calls of each process after which it is killed; 0 for all of them.
+pub const CRASH_POINTS: Count = Count { usual: 6, full: 0 };
 /// Connections to a listener of a persistent session, and restarts of the service meanwhile.
 pub const CONNECTIONS: Count = Count { usual: 500, full: 5000 };
 pub const SERVICE_RESTARTS: Count = Count { usual: 3, full: 20 };
