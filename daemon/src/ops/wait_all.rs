@@ -41,6 +41,7 @@ pub(super) async fn receive_all(socket: &Socket, request: &Receive) -> OpResult<
         let missing = request.length - gathered.data.len();
         let data = &mut gathered.data;
         let result = until_done(socket, Direction::Receive, "recv", wait_policy, || {
+            let _turn = socket.turn();
             if !peek {
                 return message::receive_append(socket.fd(), data, missing, flags);
             }
@@ -88,6 +89,11 @@ impl Drop for Gathered<'_> {
             unread.put_back(self.socket.user(), std::mem::take(&mut self.data));
         }
     }
+}
+
+/// Whether a cancelled call left bytes.
+pub(super) fn has_unread(socket: &Socket) -> bool {
+    !socket.unread.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
 }
 
 /// Receives bytes that a cancelled call left; `None` if there are none.

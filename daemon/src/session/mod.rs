@@ -90,6 +90,8 @@ pub struct Session {
     asked_to_persist: AtomicBool,
     /// The restrictions that the monitor has noted.
     noted: AtomicUsize,
+    /// Whether received bytes stay in their sockets until the response is sent.
+    exactly_once: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +150,7 @@ impl Session {
             awaits_client: AtomicBool::new(false),
             asked_to_persist: AtomicBool::new(false),
             noted: AtomicUsize::new(0),
+            exactly_once: AtomicBool::new(false),
         }
     }
 

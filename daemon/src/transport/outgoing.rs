@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 
 use crate::descriptor::Descriptor;
 use crate::rpc::answer::{PassingError, Refusal};
+use crate::table::peeked::Receipt;
 use crate::transport::in_flight::InFlight;
 
 /// Parts up to this size are copied together, so that one call sends several small answers.
@@ -26,6 +27,10 @@ pub(super) struct Outgoing {
     parts: VecDeque<Part>,
     bytes: usize,
     descriptors: usize,
+    /// The bytes that were sent in all.
+    sent: u64,
+    /// Receipts of what answers carry, and at how many sent bytes each is sent.
+    receipts: VecDeque<(u64, Receipt)>,
     /// The descriptors that were sent.
     pub(super) in_flight: InFlight,
     /// Whether the peer receives no descriptors.
@@ -125,6 +130,11 @@ impl Outgoing {
         }
     }
 
+    /// Confirms a receipt when everything that is in the queue now is sent.
+    pub(super) fn confirm_when_sent(&mut self, receipt: Receipt) {
+        self.receipts.push_back((self.sent + self.bytes as u64, receipt));
+    }
+
     /// The last part, if it can grow by `more` bytes.
     fn growing(&mut self, more: usize) -> Option<&mut Vec<u8>> {
         match self.parts.back_mut() {
@@ -164,6 +174,9 @@ impl Outgoing {
         self.refused_by_peer |= reason == PassingError::RefusedByPeer;
         let bytes = (passing.frame)(&passing.refusal.encode(reason));
         self.bytes += bytes.len();
+        for (end, _) in &mut self.receipts {
+            *end += bytes.len() as u64;
+        }
         let data = Data::Copied { bytes, sent: 0 };
         self.parts.push_front(Part { data, passing: None });
         true
@@ -171,6 +184,12 @@ impl Outgoing {
 
     fn advance(&mut self, mut sent: usize) {
         self.bytes -= sent;
+        self.sent += sent as u64;
+        while self.receipts.front().is_some_and(|(end, _)| *end <= self.sent) {
+            if let Some((_, receipt)) = self.receipts.pop_front() {
+                receipt.sent();
+            }
+        }
         while let Some(part) = self.parts.front_mut() {
             if sent > 0 {
                 // They were sent with the first byte.
