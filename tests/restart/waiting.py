@@ -78,6 +78,36 @@ def a_full_store_keeps_for_the_worker(program):
         broker.close()
 
 
+def abandoned_connections_do_not_end_a_session(program):
+    """A request to attach that a client sent while the service was down, and a response that it did not read."""
+    broker = Broker(program)
+    try:
+        client = Client(broker)
+        token = client.open()["token"]
+        server, port = listener()
+        handle, peer = connected(client, server, port)
+        broker.kill()
+        for _ in range(3):
+            early = Client(broker)
+            early.send("session.attach", {"token": token})
+            early.close()
+        broker.start()
+        late = Client(broker)
+        late.attach(token)
+        late.close()
+        client = Client(broker)
+        client.attach(token)
+        peer.sendall(b"still there")
+        assert received(client, handle) == b"still there"
+        # It is used now, and ends with its last connection.
+        client.close()
+        assert peer.recv(1) == b""
+        other = Client(broker)
+        assert refusal(lambda: other.attach(token)).kind == "session"
+    finally:
+        broker.close()
+
+
 def reload_reaches_sessions_that_wait(program):
     without_create = POLICY.replace('"create", ', "")
     assert without_create != POLICY
@@ -234,6 +264,7 @@ def run(program):
         ports_stay_their_owners(program, crash, "")
     claims_without_a_socket_end_with_the_recovery(program)
     a_full_store_keeps_for_the_worker(program)
+    abandoned_connections_do_not_end_a_session(program)
     reload_reaches_sessions_that_wait(program)
     withdrawn_grant_ends_the_persistence_of_a_session_in_use(program)
     each_session_waits_for_its_own_time(program)

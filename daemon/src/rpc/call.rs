@@ -94,9 +94,11 @@ impl Call {
         parts: RequestParts,
         alone: bool,
     ) -> Self {
+        let session = connection.session();
+        session.note_use();
         Self(Arc::new(Inner {
             connection: connection.clone(),
-            session: connection.session(),
+            session,
             method,
             request,
             handle: AtomicU64::new(0),

@@ -159,7 +159,7 @@ impl Broker {
                 Ok(Some(restored)) => {
                     kept.extend(keys(&restored));
                     restored.exactly_once.store(exactly_once, Ordering::Release);
-                    restored.expect_connection(self.time_left(session));
+                    restored.expect_client(self.time_left(session));
                     self.keep_recovered(restored, reach, generation);
                     count += 1;
                 }
