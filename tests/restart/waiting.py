@@ -1,6 +1,7 @@
 """Sessions that wait for the next worker: how long, with what claims, under which policy, within which limits."""
 
 import os
+import signal
 import socket
 import time
 
@@ -207,6 +208,32 @@ def sessions_that_wait_are_listed(program):
         broker.close()
 
 
+def sessions_are_listed_once_while_their_worker_changes(program):
+    broker = Broker(program)
+    try:
+        root, client = Client(broker), client_of(broker, ONE)
+        token = client.open(linger=600)["token"]
+        number = client.call("session.info")["session"]
+
+        def check():
+            listed = [info["session"] for info in root.call("admin.sessions")]
+            assert listed.count(number) == 1, listed
+
+        for _ in range(20):
+            os.kill(client.worker(), signal.SIGKILL)
+            for _ in range(4):
+                check()
+            client.close()
+            client = client_of(broker, ONE)
+            client.send("session.attach", {"token": token})
+            for _ in range(4):
+                check()
+            client.answer()
+            check()
+    finally:
+        broker.close()
+
+
 def accept_at_the_limit_leaves_the_connection_in_the_queue(program):
     broker = Broker(program, limits={"persistent_handles_per_user": 3})
     try:
@@ -269,5 +296,6 @@ def run(program):
     withdrawn_grant_ends_the_persistence_of_a_session_in_use(program)
     each_session_waits_for_its_own_time(program)
     sessions_that_wait_are_listed(program)
+    sessions_are_listed_once_while_their_worker_changes(program)
     accept_at_the_limit_leaves_the_connection_in_the_queue(program)
     what_is_kept_of_sessions_is_limited(program)
