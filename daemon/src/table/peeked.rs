@@ -125,6 +125,17 @@ impl Receipt {
         Self { peeked, descriptor: descriptor.clone(), number, stopping }
     }
 
+    /// The receipt of a response that carries the first `length` bytes of a queue.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        peeked: &Arc<Peeked>,
+        descriptor: &Arc<Descriptor>,
+        length: usize,
+    ) -> Self {
+        let number = peeked.turn(descriptor.as_fd()).note(length);
+        Self::new((peeked, number), descriptor, &Arc::default())
+    }
+
     /// The response is written to its connection.
     pub fn sent(self) {
         self.take();
@@ -189,18 +200,13 @@ mod tests {
         byte[0]
     }
 
-    fn answer(peeked: &Arc<Peeked>, own: &Arc<Descriptor>, length: usize) -> Receipt {
-        let number = peeked.turn(own.as_fd()).note(length);
-        Receipt::new((peeked, number), own, &Arc::default())
-    }
-
     #[test]
     fn bytes_leave_the_queue_when_the_response_is_sent_or_dropped() {
         let (_peer, descriptor, mut own) = pair();
         let peeked = Arc::new(Peeked::sole());
-        answer(&peeked, &descriptor, 3).sent();
+        Receipt::for_test(&peeked, &descriptor, 3).sent();
         assert_eq!(next(&mut own), b'3');
-        drop(answer(&peeked, &descriptor, 2));
+        drop(Receipt::for_test(&peeked, &descriptor, 2));
         assert_eq!(next(&mut own), b'6');
     }
 
@@ -208,8 +214,8 @@ mod tests {
     fn another_receive_takes_them_first_and_the_response_takes_nothing_then() {
         let (_peer, descriptor, mut own) = pair();
         let peeked = Arc::new(Peeked::sole());
-        let first = answer(&peeked, &descriptor, 3);
-        let second = answer(&peeked, &descriptor, 4);
+        let first = Receipt::for_test(&peeked, &descriptor, 3);
+        let second = Receipt::for_test(&peeked, &descriptor, 4);
         first.sent();
         assert_eq!(next(&mut own), b'3');
         drop(peeked.turn(descriptor.as_fd()));

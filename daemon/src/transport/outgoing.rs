@@ -214,6 +214,7 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::peeked::Peeked;
 
     fn passing(length: usize) -> Passing {
         let file = std::fs::File::open("/dev/null").unwrap();
@@ -256,6 +257,37 @@ mod tests {
                 assert_eq!(send_all(&mut out, most), "refused after");
                 assert_eq!(out.bytes(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn a_receipt_is_confirmed_when_its_frame_is_sent_also_after_a_refused_frame() {
+        for most in [1, usize::MAX] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (own, _) = listener.accept().unwrap();
+            io::Write::write_all(&mut peer, b"received").unwrap();
+            while own.peek(&mut [0; 8]).unwrap() < 8 {}
+            let descriptor = own.try_clone().unwrap().into();
+            let user = crate::quota::tests::user(1);
+            let descriptor = Arc::new(Descriptor::of_client(descriptor, &user));
+            let peeked = Arc::new(Peeked::sole());
+            let first = || {
+                let mut byte = [0];
+                assert_eq!(own.peek(&mut byte).unwrap(), 1);
+                byte[0]
+            };
+            let mut out = Outgoing::default();
+            out.begin(Some(passing(4)), |frame| frame.extend_from_slice(b"lost"));
+            out.begin(None, |frame| frame.extend_from_slice(b" answer"));
+            out.confirm_when_sent(Receipt::for_test(&peeked, &descriptor, 2));
+            out.begin(None, |frame| frame.extend_from_slice(b" after"));
+            assert!(out.refuse_descriptors(PassingError::RefusedByPeer));
+            let before = "refused answer".len() - 1;
+            out.send(|_, _| Ok(before)).unwrap();
+            assert_eq!(first(), b'r', "the last byte of the frame is not sent");
+            assert!(send_all(&mut out, most).starts_with('r'));
+            assert_eq!(first(), b'c');
         }
     }
 
