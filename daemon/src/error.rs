@@ -55,6 +55,10 @@ pub enum OpError {
     },
     /// The session or the token cannot be used for this.
     Session(&'static str),
+    /// What a call of an ended process did is not known.
+    Interrupted(&'static str),
+    /// As many received bytes are lost with an ended process.
+    LostBytes(u64),
     /// A limit was exceeded.
     Limit {
         /// Its name in `session.limits`.

@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Limit,
     /// The frame lacks descriptors, or this transport carries none.
     Descriptor,
+    /// The process that served the call has ended: nobody knows whether the call took effect, or data were lost.
+    Interrupted,
 }
 
 /// One row of the table.
@@ -89,7 +91,7 @@ const fn row(
 
 /// The table of errors.
 #[rustfmt::skip]
-static TABLE: [ErrorEntry; 16] = [
+static TABLE: [ErrorEntry; 17] = [
     row(ErrorKind::Parse, -32700, "parse", "RuntimeError",
         "the text is not JSON"),
     row(ErrorKind::Request, -32600, "request", "RuntimeError",
@@ -122,6 +124,8 @@ static TABLE: [ErrorEntry; 16] = [
         "a limit was exceeded; data.limit names it, session.limits lists all"),
     row(ErrorKind::Descriptor, 4003, "descriptor", "OSError(EBADF)",
         "the frame lacks descriptors, or this transport carries none"),
+    row(ErrorKind::Interrupted, 4004, "interrupted", "ConnectionAbortedError",
+        "the process that served the call has ended: whether the call took effect is not known, or received data are lost"),
 ];
 
 /// `error.data`: fixed fields; fields that do not apply are absent.

@@ -105,6 +105,7 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("socket.ntohl", json!({ "x": 1 })),
         ("socket.ntohs", json!({ "x": 1 })),
         ("socket.position", json!({ "handle": "$inet" })),
+        ("socket.resume", json!({ "handle": "$inet", "received": 0 })),
         ("socket.poll", json!({ "fds": [["$right", "POLLIN"]], "timeout": 2 })),
         ("socket.setdefaulttimeout", json!({ "timeout": 2 })),
         // The kernel refuses this to everyone, so nothing changes.

@@ -223,6 +223,7 @@ pub(crate) const METHODS: &[(&str, Maker)] = &[
         (json!([[[held.handle, 1]], 0]), about("inspect", held))
     }),
     ("socket.position", |dice, fixture| with(dice, fixture, &[], |held| about("inspect", held))),
+    ("socket.resume", |dice, fixture| with(dice, fixture, &[json!(0)], receive)),
     ("socket.recv", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
     ("socket.recv_into", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),
     ("socket.recvfrom", |dice, fixture| with(dice, fixture, &[json!(9)], receive)),

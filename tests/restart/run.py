@@ -5,6 +5,7 @@ import sys
 
 import crashes
 import scenarios
+import streams
 import waiting
 
 if __name__ == "__main__":
@@ -14,3 +15,4 @@ if __name__ == "__main__":
     waiting.run(program)
     print("seed", seed)
     crashes.run(program, generations, seed)
+    streams.run(program, generations, seed)

@@ -1,6 +1,7 @@
 """Sessions that wait for the next worker: how long, with what claims, under which policy, within which limits."""
 
 import os
+import signal
 import socket
 import time
 
@@ -74,6 +75,36 @@ def a_full_store_keeps_for_the_worker(program):
         kill_worker(last)
         broker.store.wait(lambda: broker.store.kept == {})
         assert client_of(broker, ONE).open()["persist"] == "service"
+    finally:
+        broker.close()
+
+
+def abandoned_connections_do_not_end_a_session(program):
+    """A request to attach that a client sent while the service was down, and a response that it did not read."""
+    broker = Broker(program)
+    try:
+        client = Client(broker)
+        token = client.open()["token"]
+        server, port = listener()
+        handle, peer = connected(client, server, port)
+        broker.kill()
+        for _ in range(3):
+            early = Client(broker)
+            early.send("session.attach", {"token": token})
+            early.close()
+        broker.start()
+        late = Client(broker)
+        late.attach(token)
+        late.close()
+        client = Client(broker)
+        client.attach(token)
+        peer.sendall(b"still there")
+        assert received(client, handle) == b"still there"
+        # It is used now, and ends with its last connection.
+        client.close()
+        assert peer.recv(1) == b""
+        other = Client(broker)
+        assert refusal(lambda: other.attach(token)).kind == "session"
     finally:
         broker.close()
 
@@ -177,6 +208,32 @@ def sessions_that_wait_are_listed(program):
         broker.close()
 
 
+def sessions_are_listed_once_while_their_worker_changes(program):
+    broker = Broker(program)
+    try:
+        root, client = Client(broker), client_of(broker, ONE)
+        token = client.open(linger=600)["token"]
+        number = client.call("session.info")["session"]
+
+        def check():
+            listed = [info["session"] for info in root.call("admin.sessions")]
+            assert listed.count(number) == 1, listed
+
+        for _ in range(20):
+            os.kill(client.worker(), signal.SIGKILL)
+            for _ in range(4):
+                check()
+            client.close()
+            client = client_of(broker, ONE)
+            client.send("session.attach", {"token": token})
+            for _ in range(4):
+                check()
+            client.answer()
+            check()
+    finally:
+        broker.close()
+
+
 def accept_at_the_limit_leaves_the_connection_in_the_queue(program):
     broker = Broker(program, limits={"persistent_handles_per_user": 3})
     try:
@@ -234,9 +291,11 @@ def run(program):
         ports_stay_their_owners(program, crash, "")
     claims_without_a_socket_end_with_the_recovery(program)
     a_full_store_keeps_for_the_worker(program)
+    abandoned_connections_do_not_end_a_session(program)
     reload_reaches_sessions_that_wait(program)
     withdrawn_grant_ends_the_persistence_of_a_session_in_use(program)
     each_session_waits_for_its_own_time(program)
     sessions_that_wait_are_listed(program)
+    sessions_are_listed_once_while_their_worker_changes(program)
     accept_at_the_limit_leaves_the_connection_in_the_queue(program)
     what_is_kept_of_sessions_is_limited(program)

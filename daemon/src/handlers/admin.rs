@@ -1,5 +1,6 @@
 //! `proto::api::admin`: sessions and handles that are open, and the reload of the policy.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sockbroker_monitor::message::{Query, WaitingSession};
@@ -70,7 +71,10 @@ impl AdminServer for Handlers {
             // A worker reports its own user only.
             all.extend(sessions.into_iter().filter(|session| session.uid == uid));
         }
-        all.extend(waiting.iter().map(waiting_summary));
+        // A worker can have answered and ended since.
+        let listed: HashSet<u64> = all.iter().map(|session| session.session).collect();
+        let waiting = waiting.iter().filter(|session| !listed.contains(&session.number));
+        all.extend(waiting.map(waiting_summary));
         Ok(all)
     }
 

@@ -8,6 +8,7 @@ use sockbroker_proto::api::values::{Created, Netns};
 use sockbroker_proto::constant::Constant;
 use sockbroker_sys::resolver::AddressInfo;
 
+use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::handlers::parameters::{host_and_port, int_or};
 use crate::network::open;
@@ -139,7 +140,7 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
     let SocketSpec { domain: family, ty, protocol: proto } = entry.declared();
     let timeout = entry.timeout().seconds();
     let descriptor =
-        if want_fd { Some(descriptor::pass(&call.permit_handover(&entry)?)) } else { None };
+        if want_fd { Some(pass_new(call, &call.permit_handover(&entry)?)) } else { None };
     if let Some(maker) = call.maker() {
         // A new entry has none.
         drop(entry.maker.set(maker));
@@ -149,6 +150,14 @@ pub(super) fn admit(call: &Call, entry: Arc<Entry>, want_fd: bool) -> OpResult<C
         call.attach_descriptor(descriptor);
     }
     Ok(Created { handle, family, r#type: ty, proto, timeout, channel: None })
+}
+
+/// The descriptor of a new socket. With `exactly_once`, the client uses it to wait, and not to receive.
+fn pass_new(call: &Call, permitted: &Permitted<Handover>) -> Arc<Descriptor> {
+    match call.exactly_once() {
+        Some(_) => descriptor::pass_unread(permitted),
+        None => descriptor::pass(permitted),
+    }
 }
 
 /// Assigns a handle to an accepted socket, and attaches its descriptor to the answer if the policy lets it be passed.
@@ -161,7 +170,7 @@ pub(super) fn admit_accepted(
         return admit(call, accepted.into_entry(), false);
     };
     let permitted = permitted.of_accepted(&accepted);
-    let descriptor = descriptor::pass(&permitted);
+    let descriptor = pass_new(call, &permitted);
     let created = admit(call, accepted.into_entry(), false)?;
     call.attach_descriptor(descriptor);
     Ok(created)

@@ -102,7 +102,11 @@ pub(super) async fn receive(
     call.settle(&entry, &ticket, Verb::Receive).await;
     let permitted = call.permit_receive(&entry, sizes)?;
     let sender_check = call.sender_check(&entry);
-    let message = receive::receive_message(&permitted, ticket, sender_check.as_deref()).await?;
+    call.session().note_urgent(handle, &entry, sizes.flags)?;
+    let sender_check = sender_check.as_deref();
+    let receiving = receive::receive_message(&permitted, ticket, sender_check, call.exactly_once());
+    let (message, receipt) = receiving.await?;
+    call.attach_receipt(receipt);
     Ok(encode_message(call, &permitted, message))
 }
 

@@ -37,7 +37,8 @@ impl SessionServer for Handlers {
     type Error = OpError;
 
     async fn open(call: Call, params: OpenParams) -> OpResult<Opened> {
-        let OpenParams { linger, attachments, rules, filters, descriptors, persist } = params;
+        let OpenParams { linger, attachments, rules, filters, descriptors, persist, exactly_once } =
+            params;
         // Before the permit: a connection that cannot have a session must be able to refuse them too.
         if let Some(wanted) = descriptors {
             call.connection().ask_for_descriptors(wanted)?;
@@ -51,6 +52,9 @@ impl SessionServer for Handlers {
                     "persist applies to the session of this connection: open the restricted session with it after session.attach",
                 ));
             }
+        }
+        if exactly_once == Some(true) && !persists {
+            return Err(OpError::value("exactly_once applies to sessions with persist"));
         }
         let linger = linger.map(|seconds| read_linger(&call, seconds)).transpose()?;
         if let Some(wanted) = attachments {
@@ -67,6 +71,7 @@ impl SessionServer for Handlers {
             call.broker().open(call.session(), linger)?
         };
         if persists {
+            call.session().set_exactly_once(exactly_once)?;
             call.broker().persist(call.session()).await?;
             return Ok(opened(&call, call.session(), &token));
         }

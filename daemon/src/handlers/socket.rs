@@ -5,7 +5,8 @@ use sockbroker_proto::api::socket::{
     AcceptParams, AttributesParams, BindParams, CloseParams, ConnectExParams, ConnectParams,
     CreateConnectionParams, CreateServerParams, DetachParams, DupParams, FilenoParams,
     FromfdParams, GetpeernameParams, GetsocknameParams, HasDualstackIpv6Params, ListenParams,
-    PollParams, PositionParams, ShutdownParams, SocketParams, SocketServer, SocketpairParams,
+    PollParams, PositionParams, ResumeParams, ShutdownParams, SocketParams, SocketServer,
+    SocketpairParams,
 };
 use sockbroker_proto::api::values::{Accepted, Attributes, Created, Position};
 use sockbroker_proto::handle::Handle;
@@ -13,6 +14,7 @@ use sockbroker_proto::handle::Handle;
 use crate::error::{OpError, OpResult};
 use crate::handlers::address::encode_address;
 use crate::handlers::channel;
+use crate::handlers::contents::Sizes;
 use crate::handlers::creation::{self, GivenSpec};
 use crate::handlers::parameters::{clip_backlog, int};
 use crate::handlers::poll::poll_handles;
@@ -21,6 +23,7 @@ use crate::handlers::{Handlers, creation::admit, creation::admit_accepted};
 use crate::ops::connect;
 use crate::ops::descriptor;
 use crate::ops::position;
+use crate::ops::resume;
 use crate::rpc::call::Call;
 use crate::table::Resource;
 use crate::table::entry::Entry;
@@ -239,6 +242,13 @@ impl SocketServer for Handlers {
         Ok(Position { sent, received })
     }
 
+    fn resume(call: &Call, params: ResumeParams) -> OpResult<u64> {
+        let ResumeParams { handle, received } = params;
+        let entry = call.entry(handle)?;
+        let permitted = call.permit_receive(&entry, Sizes { length: 0, ancillary: 0, flags: 0 })?;
+        resume::resume(&permitted, received)
+    }
+
     fn attributes(call: &Call, params: AttributesParams) -> OpResult<Attributes> {
         let AttributesParams { handle } = params;
         let entry = call.entry(handle)?;
@@ -271,6 +281,9 @@ async fn connect_handle(call: &Call, handle: Handle, address: &AddressValue) -> 
 fn pass_descriptor(call: &Call, handle: Handle) -> OpResult<u32> {
     call.check_carries_descriptors()?;
     let entry = call.entry(handle)?;
-    call.attach_descriptor(descriptor::pass(&call.permit_handover(&entry)?));
+    let passed = descriptor::pass(&call.permit_handover(&entry)?);
+    // The next process must know that a client has it.
+    call.session().save(handle)?;
+    call.attach_descriptor(passed);
     Ok(1)
 }

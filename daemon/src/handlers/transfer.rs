@@ -146,7 +146,11 @@ async fn receive_plain(
     call.settle(&entry, &ticket, Verb::Receive).await;
     let permitted = call.permit_receive(&entry, sizes)?;
     let sender_check = call.sender_check(&entry);
-    let received = receive::receive(&permitted, ticket, sender_check.as_deref()).await?;
+    call.session().note_urgent(handle, &entry, sizes.flags)?;
+    let sender_check = sender_check.as_deref();
+    let receiving = receive::receive(&permitted, ticket, sender_check, call.exactly_once());
+    let (received, receipt) = receiving.await?;
+    call.attach_receipt(receipt);
     Ok(encode_received(call, &permitted, received))
 }
 

@@ -17,8 +17,14 @@ pub fn duplicate(permitted: &Permitted<Inspect>, handle: Reservation) -> OpResul
     permitted.duplicate(handle).during("dup").map(Arc::new)
 }
 
-/// The descriptor, to be passed to the client.
+/// The descriptor, to be passed to the client, which may receive from the socket then.
 pub fn pass(permitted: &Permitted<Handover>) -> Arc<Descriptor> {
+    permitted.socket().note_other_readers();
+    pass_unread(permitted)
+}
+
+/// The descriptor, to be passed to a client that has undertaken not to receive from the socket.
+pub fn pass_unread(permitted: &Permitted<Handover>) -> Arc<Descriptor> {
     {
         let mut known = permitted.socket().ends.known();
         let Known { fanout, port, .. } = &mut *known;

@@ -10,6 +10,8 @@ pub mod control_end;
 pub mod connect;
 pub mod descriptor;
 pub mod receive;
+pub mod kept;
+pub mod resume;
 pub mod incoming;
 mod wait_all;
 pub mod outgoing;

@@ -57,6 +57,10 @@ pub fn set(
     let (socket, request) = (permitted.socket(), permitted.request());
     set_one(socket, request, caller)
         .map_err(|error| error.naming_interfaces(bound_interface(socket, request).as_slice()))?;
+    if (request.level, request.name) == (libc::SOL_SOCKET, libc::SO_PEEK_OFF) {
+        // The broker would peek where the client says.
+        socket.note_other_readers();
+    }
     match claimed.as_ref().map(Claimed::claim) {
         Some(Claim::Fanout { .. }) => socket.ends.known().fanout = claimed,
         Some(Claim::Port { .. }) => socket.ends.known().port = claimed,

@@ -9,6 +9,7 @@ use sockbroker_sys::poll::poll_now;
 use crate::error::{During, OpError, OpResult};
 use crate::ops::channel::ClientEnd;
 use crate::ops::incoming::{ended, plain, wait_policy_of};
+use crate::ops::kept::{self, ExactlyOnce, Kept};
 use crate::ops::wait::{Direction, WaitPolicy, keep_pace, until_done};
 use crate::ops::wait_all::{has_unread, receive_all, take_unread, waits_for_all};
 use crate::table::call_queue::Ticket;
@@ -28,15 +29,16 @@ pub async fn receive(
     permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
     sender_check: Option<&SenderCheck>,
-) -> OpResult<ReceivedMessage> {
+    exactly_once: ExactlyOnce<'_>,
+) -> OpResult<Kept> {
     let (socket, request) = (permitted.socket(), permitted.request());
-    let wait_policy = match begin(socket, request, &ticket).await? {
-        Begun::Complete(gathered) => return Ok(gathered),
+    let wait_policy = match begin(socket, request, &ticket, exactly_once).await? {
+        Begun::Complete(received) => return Ok(*received),
         Begun::Remaining(wait_policy) => {
             move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
-    let received = receive_once(socket, request, sender_check, wait_policy).await?;
+    let received = receive_once(socket, request, sender_check, exactly_once, wait_policy).await?;
     Ok(charge_rate(socket, received))
 }
 
@@ -53,8 +55,9 @@ pub async fn receive_for_channel(
     if let Some(data) = take_unread(socket, request) {
         return Ok(plain(data));
     }
-    let received = receive_once(socket, request, sender_check, wait_policy).await?;
-    Ok(charge_rate(socket, received))
+    let received = receive_once(socket, request, sender_check, None, wait_policy).await?;
+    let (received, _taken_already) = charge_rate(socket, received);
+    Ok(received)
 }
 
 /// What [`splice_for_channel`] did.
@@ -133,6 +136,7 @@ pub async fn receive_urgent_for_channel(
     }
     let flags = libc::MSG_DONTWAIT;
     let received = until_done(socket, Direction::ReceiveUrgent, "recv", wait_policy, || {
+        let _turn = socket.turn();
         let events = poll_now(&[(socket.fd(), libc::POLLIN | libc::POLLPRI)])?;
         let events = events.first().copied().unwrap_or_default();
         if events & libc::POLLPRI != 0 {
@@ -161,21 +165,24 @@ async fn receive_once(
     socket: &Socket,
     request: &Receive,
     sender_check: Option<&SenderCheck>,
+    exactly_once: ExactlyOnce<'_>,
     wait_policy: impl FnOnce() -> WaitPolicy,
-) -> OpResult<ReceivedMessage> {
+) -> OpResult<Kept> {
     let flags = request.flags | libc::MSG_DONTWAIT;
     until_done(socket, Direction::Receive, "recv", wait_policy, || {
-        let received = admitted(socket, flags, sender_check, || {
-            let received = message::receive_from(socket.fd(), request.length, flags)?;
-            Ok(ReceivedMessage {
-                data: received.data,
-                n: received.n,
-                control: Vec::new(),
-                flags: 0,
-                address: received.address,
-            })
-        });
-        end_of_datagrams(socket, received)
+        kept::receive(socket, flags, exactly_once, |flags| {
+            let received = admitted(socket, flags, sender_check, || {
+                let received = message::receive_from(socket.fd(), request.length, flags)?;
+                Ok(ReceivedMessage {
+                    data: received.data,
+                    n: received.n,
+                    control: Vec::new(),
+                    flags: 0,
+                    address: received.address,
+                })
+            });
+            end_of_datagrams(socket, received)
+        })
     })
     .await
 }
@@ -185,24 +192,27 @@ pub async fn receive_message(
     permitted: &Permitted<Receive>,
     ticket: Ticket<'_>,
     sender_check: Option<&SenderCheck>,
-) -> OpResult<ReceivedMessage> {
+    exactly_once: ExactlyOnce<'_>,
+) -> OpResult<Kept> {
     let (socket, request) = (permitted.socket(), permitted.request());
-    let wait_policy = match begin(socket, request, &ticket).await? {
-        Begun::Complete(gathered) => return Ok(gathered),
+    let wait_policy = match begin(socket, request, &ticket, exactly_once).await? {
+        Begun::Complete(received) => return Ok(*received),
         Begun::Remaining(wait_policy) => {
             move || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request))
         }
     };
     let flags = request.flags | libc::MSG_DONTWAIT | close_on_exec(socket);
     let received = until_done(socket, Direction::Receive, "recvmsg", wait_policy, || {
-        let received = admitted(socket, flags, sender_check, || {
-            message::receive_message(socket.fd(), request.length, request.ancillary, flags)
-        });
-        // The kernel returns this flag to callers that passed it.
-        let passed = request.flags & libc::MSG_CMSG_CLOEXEC;
-        let received =
-            received.map(|message| ReceivedMessage { flags: message.flags | passed, ..message });
-        end_of_datagrams(socket, received)
+        kept::receive(socket, flags, exactly_once, |flags| {
+            let received = admitted(socket, flags, sender_check, || {
+                message::receive_message(socket.fd(), request.length, request.ancillary, flags)
+            });
+            // The kernel returns this flag to callers that passed it.
+            let passed = request.flags & libc::MSG_CMSG_CLOEXEC;
+            let received = received
+                .map(|message| ReceivedMessage { flags: message.flags | passed, ..message });
+            end_of_datagrams(socket, received)
+        })
     })
     .await?;
     Ok(charge_rate(socket, received))
@@ -211,27 +221,42 @@ pub async fn receive_message(
 /// A receiving call after it has waited for earlier calls.
 enum Begun {
     /// The call is complete.
-    Complete(ReceivedMessage),
+    Complete(Box<Kept>),
     /// The system call remains. The wait policy is set if it was read already.
     Remaining(Option<WaitPolicy>),
 }
 
 /// Waits for earlier calls. Calls with `MSG_WAITALL`, and those that find bytes of a cancelled call, are completed
 /// here. The others need one system call.
-async fn begin(socket: &Socket, request: &Receive, ticket: &Ticket<'_>) -> OpResult<Begun> {
+async fn begin(
+    socket: &Socket,
+    request: &Receive,
+    ticket: &Ticket<'_>,
+    exactly_once: ExactlyOnce<'_>,
+) -> OpResult<Begun> {
     ticket.acquire().await;
     let wait_policy = keep_pace(socket, || wait_policy_of(socket, request), "recv").await?;
     if waits_for_all(socket, request) {
-        return Ok(Begun::Complete(charge_rate(socket, receive_all(socket, request).await?)));
+        let received = match kept::receive_all(
+            socket,
+            request,
+            exactly_once.filter(|_| !has_unread(socket)),
+        ) {
+            Some(whole) => whole,
+            _ => (receive_all(socket, request).await?, None),
+        };
+        return Ok(Begun::Complete(Box::new(charge_rate(socket, received))));
     }
     let unread = take_unread(socket, request);
-    Ok(unread.map_or(Begun::Remaining(wait_policy), |data| Begun::Complete(plain(data))))
+    Ok(unread.map_or(Begun::Remaining(wait_policy), |data| {
+        Begun::Complete(Box::new((plain(data), None)))
+    }))
 }
 
 /// Charges a message to the rate of its user.
-fn charge_rate(socket: &Socket, message: ReceivedMessage) -> ReceivedMessage {
+fn charge_rate(socket: &Socket, (message, receipt): Kept) -> Kept {
     socket.user().received(1, message.data.len());
-    message
+    (message, receipt)
 }
 
 /// `recvmmsg(2)`: waits for one message, and returns it with others that are queued, up to `count`.
@@ -250,6 +275,7 @@ pub async fn receive_batch(
     let flags = request.flags | libc::MSG_DONTWAIT | close_on_exec(socket);
     let wait_policy = || wait_policy.unwrap_or_else(|| wait_policy_of(socket, request));
     let batch = until_done(socket, Direction::Receive, "recvmmsg", wait_policy, || {
+        let _turn = socket.turn();
         for _ in 0..DROPPED_AT_ONCE {
             let fd = socket.fd();
             let mut batch =

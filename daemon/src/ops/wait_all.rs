@@ -41,6 +41,7 @@ pub(super) async fn receive_all(socket: &Socket, request: &Receive) -> OpResult<
         let missing = request.length - gathered.data.len();
         let data = &mut gathered.data;
         let result = until_done(socket, Direction::Receive, "recv", wait_policy, || {
+            let _turn = socket.turn();
             if !peek {
                 return message::receive_append(socket.fd(), data, missing, flags);
             }

@@ -16,6 +16,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{OpError, OpResult};
 use crate::network::caller_identity::CallerIdentity;
 use crate::network::resolve::Resolver;
+use crate::ops::kept::ExactlyOnce;
 use crate::ops::send::{Progress, Sender};
 use crate::quota::Reservation;
 use crate::rpc::encoded::EncodedResult;
@@ -25,6 +26,7 @@ use crate::session::broker::Broker;
 use crate::session::connection::Connection;
 use crate::session::finished::KeptAnswer;
 use crate::table::entry::Entry;
+use crate::table::peeked::Receipt;
 use crate::table::timeout::Timeout;
 use sockbroker_policy::rights::Rights;
 
@@ -54,6 +56,8 @@ pub struct RequestParts {
 pub struct ResponseParts {
     pub attachments: Vec<bytes::Bytes>,
     pub descriptors: Vec<Arc<Descriptor>>,
+    /// Received bytes that leave their socket when the answer is sent.
+    pub receipt: Option<Receipt>,
 }
 
 /// The context of one call.
@@ -90,9 +94,11 @@ impl Call {
         parts: RequestParts,
         alone: bool,
     ) -> Self {
+        let session = connection.session();
+        session.note_use();
         Self(Arc::new(Inner {
             connection: connection.clone(),
-            session: connection.session(),
+            session,
             method,
             request,
             handle: AtomicU64::new(0),
@@ -250,7 +256,7 @@ impl Call {
     /// Attaches to this answer what is attached to the kept one, under the same indexes.
     pub(crate) fn attach_kept(&self, kept: KeptAnswer) {
         let KeptAnswer { attachments, descriptors, .. } = kept;
-        *self.response_parts() = ResponseParts { attachments, descriptors };
+        *self.response_parts() = ResponseParts { attachments, descriptors, receipt: None };
     }
 
     /// Takes the attached descriptor with this index.
@@ -299,6 +305,18 @@ impl Call {
     /// Fails if the answer cannot carry a descriptor. Handlers check this before they change anything.
     pub(crate) fn check_carries_descriptors(&self) -> OpResult<()> {
         if self.0.carries_descriptors { Ok(()) } else { Err(self.refuses_descriptors()) }
+    }
+
+    /// Whether received bytes stay in their sockets until the answer is sent.
+    pub(crate) fn exactly_once(&self) -> ExactlyOnce<'_> {
+        self.0.session.is_exactly_once().then(|| self.broker().stopping())
+    }
+
+    /// Attaches the receipt of the bytes that the answer carries.
+    pub(crate) fn attach_receipt(&self, receipt: Option<Receipt>) {
+        if receipt.is_some() {
+            self.response_parts().receipt = receipt;
+        }
     }
 
     /// Attaches a descriptor to the answer.

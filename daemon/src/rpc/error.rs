@@ -151,6 +151,8 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (ErrorKind::Handle, message, with_errno(libc::ENOTSOCK))
         }
         OpError::Session(message) => (ErrorKind::Session, message.to_owned(), none),
+        OpError::Interrupted(message) => describe_interrupted(message.to_owned()),
+        OpError::LostBytes(lost) => describe_lost(lost),
         OpError::Limit { name, value } => {
             describe_limit("limit", LimitExceeded { name, value }, libc::ENOBUFS)
         }
@@ -174,6 +176,16 @@ fn describe(error: OpError) -> (ErrorKind, String, ErrorData) {
             (kind, message, ErrorData { sent: Some(sent), ..data })
         }
     }
+}
+
+fn describe_interrupted(message: String) -> (ErrorKind, String, ErrorData) {
+    (ErrorKind::Interrupted, message, with_errno(libc::ECONNABORTED))
+}
+
+fn describe_lost(lost: u64) -> (ErrorKind, String, ErrorData) {
+    let message =
+        format!("{lost} received bytes are lost with the process that served the session");
+    describe_interrupted(message)
 }
 
 fn describe_name_servers(of_host: bool, asked: &str) -> (ErrorKind, String, ErrorData) {

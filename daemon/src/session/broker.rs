@@ -94,7 +94,7 @@ pub struct Broker {
     /// Held by the call that makes a session persistent.
     pub(super) persisting: tokio::sync::Mutex<()>,
     /// Whether the process is about to end, and leaves persistent sessions to the next one.
-    pub(super) stopping: AtomicBool,
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 /// The sessions by number.
@@ -147,7 +147,7 @@ impl Broker {
             epoch: 1,
             lots: Arc::default(),
             persisting: tokio::sync::Mutex::default(),
-            stopping: AtomicBool::new(false),
+            stopping: Arc::default(),
         }
     }
 
@@ -365,6 +365,7 @@ impl Broker {
         let mut sessions = self.lock();
         self.check_session_limits(&sessions, session.principal())?;
         let clone = session.duplicate(self.number(), &self.limits)?;
+        session.save_handles()?;
         self.add(&mut sessions, clone, None)
     }
 

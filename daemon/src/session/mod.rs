@@ -23,6 +23,7 @@ pub mod revocation;
 pub mod activity;
 pub mod broker;
 pub mod sweep;
+mod waiting;
 pub mod sweeps;
 pub mod places;
 pub mod memory_lease;
@@ -45,7 +46,7 @@ use crate::network::known::KnownNetworks;
 use crate::principal::Principal;
 use crate::quota::closing::Length;
 use crate::quota::{Reservation, Share, User};
-use crate::session::finished::{CallOutcome, Finished, KeptAnswer, LastCalls};
+use crate::session::finished::{CallOutcome, Finished, KeptAnswer};
 use crate::session::lookups::Lookups;
 use crate::session::parking::Persistence;
 use crate::session::restriction::SessionRestriction;
@@ -86,10 +87,14 @@ pub struct Session {
     persistence: Mutex<Option<Arc<Persistence>>>,
     /// Whether it was recovered, and has had no connection since.
     awaits_client: AtomicBool,
+    /// Whether it was recovered, and no connection has made a call in it since.
+    is_unused: AtomicBool,
     /// Whether a call has asked that it outlives this process.
     asked_to_persist: AtomicBool,
     /// The restrictions that the monitor has noted.
     noted: AtomicUsize,
+    /// Whether received bytes stay in their sockets until the response is sent.
+    exactly_once: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +111,8 @@ struct State {
     linger: Duration,
     /// When a session without connections closes.
     expires: Option<Instant>,
+    /// Until when a session that was recovered waits for a client to use it.
+    reattach: Option<Instant>,
     finished: Finished,
     restrictions: Vec<SessionRestriction>,
     lookups: Lookups,
@@ -134,6 +141,7 @@ impl Session {
                 token: None,
                 linger: Duration::ZERO,
                 expires: None,
+                reattach: None,
                 finished,
                 restrictions: Vec::new(),
                 lookups: Lookups::new(size(limits.lookups_kept)),
@@ -146,8 +154,10 @@ impl Session {
             channels: Arc::default(),
             persistence: Mutex::default(),
             awaits_client: AtomicBool::new(false),
+            is_unused: AtomicBool::new(false),
             asked_to_persist: AtomicBool::new(false),
             noted: AtomicUsize::new(0),
+            exactly_once: AtomicBool::new(false),
         }
     }
 
@@ -328,66 +338,6 @@ impl Session {
         state.token = Some(KnownToken::from(token.clone()));
         self.opened.store(true, Ordering::Release);
         Ok(token)
-    }
-
-    pub fn join(&self, connection: u64) {
-        let mut state = self.state();
-        if state.connections.is_empty()
-            && let Some(persistence) = self.persistence()
-        {
-            persistence.monitor.attached(self.number, true);
-        }
-        state.connections.insert(connection);
-        state.expires = None;
-        self.awaits_client.store(false, Ordering::Release);
-    }
-
-    /// Detaches a connection and keeps how its calls ended. `true` if the session is to be closed.
-    pub fn leave(&self, connection: u64, calls: LastCalls) -> bool {
-        let mut state = self.state();
-        state.connections.remove(&connection);
-        if state.token.is_some() {
-            state.finished.record(connection, calls);
-        }
-        let last = state.connections.is_empty();
-        if last {
-            state.expires = Some(Instant::now() + state.linger);
-        }
-        let over = last && (state.linger.is_zero() || state.token.is_none());
-        if last
-            && !over
-            && let Some(persistence) = self.persistence()
-        {
-            persistence.monitor.attached(self.number, false);
-        }
-        drop(state);
-        self.ended.notify_waiters();
-        // Each keeps its network namespace in existence.
-        let elsewhere = (last && !over).then(|| self.table().take_elsewhere());
-        for (_, entry) in elsewhere.into_iter().flatten() {
-            entry.channels.end(ChannelEnd::Session);
-            entry.end();
-        }
-        over
-    }
-
-    /// Keeps a session without connections open for this long.
-    pub fn expect_connection(&self, within: Duration) {
-        self.state().expires = Some(Instant::now() + within);
-    }
-
-    /// Whether it has no connection and its time to wait for one is over.
-    pub fn is_over(&self) -> bool {
-        let mut state = self.state();
-        state.finished.forget_old();
-        state.connections.is_empty() && state.expires.is_some_and(|at| at <= Instant::now())
-    }
-
-    /// When time alone changes it next: its end without connections, or that of a kept answer.
-    pub fn next_change(&self) -> Option<Instant> {
-        let state = self.state();
-        let expires = state.expires.filter(|_| state.connections.is_empty());
-        expires.into_iter().chain(state.finished.oldest_ends()).min()
     }
 
     /// Closes every handle and aborts the tasks; new handles are refused from then on.

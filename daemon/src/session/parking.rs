@@ -24,6 +24,7 @@ use sockbroker_policy::namespace::Namespace;
 pub(super) struct Owner<'a> {
     pub(super) number: u64,
     pub(super) default_timeout: &'a TimeoutCell,
+    pub(super) exactly_once: bool,
 }
 
 /// The generations of handles that are reserved at a time.
@@ -117,7 +118,9 @@ impl Persistence {
     }
 
     pub(super) fn save_state(&self, session: &Owner<'_>, generation: u64) -> OpResult<()> {
-        let state = SessionState { generation, default_timeout: session.default_timeout.get() };
+        let Owner { default_timeout, exactly_once, .. } = *session;
+        let default_timeout = default_timeout.get();
+        let state = SessionState { generation, default_timeout, exactly_once };
         let state = encode(&state).map_err(|error| OpError::Plain(error.to_string()))?;
         let key = Key { session: session.number, handle: 0 };
         let parked = self.lots.park(key, &state, None);

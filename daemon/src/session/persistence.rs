@@ -21,6 +21,7 @@ use crate::session::parking::{Owner, Persistence, RESERVED};
 use crate::session::record::{RecordError, SessionFacts, encode};
 use crate::session::restriction::{RestrictionText, SessionRestriction};
 use crate::table::Resource;
+use crate::table::entry::Entry;
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::PersistSession;
 use sockbroker_policy::subject::Subject;
@@ -42,7 +43,8 @@ impl Session {
     }
 
     pub(super) fn owner(&self) -> Owner<'_> {
-        Owner { number: self.number, default_timeout: &self.default_timeout }
+        let exactly_once = self.is_exactly_once();
+        Owner { number: self.number, default_timeout: &self.default_timeout, exactly_once }
     }
 
     /// Keeps a session that was recovered from the lots.
@@ -107,6 +109,14 @@ impl Session {
         persistence.save_all(&self.owner(), &table, handle, &entry)
     }
 
+    /// Parks the state of its handles, which others can receive from as well now.
+    pub fn save_handles(&self) -> OpResult<()> {
+        if !self.is_exactly_once() {
+            return Ok(());
+        }
+        self.entries().into_iter().try_for_each(|(handle, _)| self.save(handle))
+    }
+
     /// Parks the state of the session after a change.
     pub fn save_state(&self) -> OpResult<()> {
         let Some(persistence) = self.persistence() else { return Ok(()) };
@@ -115,6 +125,26 @@ impl Session {
             return Ok(());
         }
         persistence.save_state(&self.owner(), persistence.reserved.load(Ordering::Relaxed))
+    }
+
+    /// Whether received bytes stay in their sockets until the response is sent.
+    pub fn is_exactly_once(&self) -> bool {
+        self.exactly_once.load(Ordering::Acquire)
+    }
+
+    /// Sets whether received bytes stay in their sockets until the response is sent, if the client asks for either.
+    pub fn set_exactly_once(&self, wanted: Option<bool>) -> OpResult<()> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        self.exactly_once.store(wanted, Ordering::Release);
+        self.save_state()
+    }
+
+    /// Notes that a call receives out-of-band data, which no position counts.
+    pub fn note_urgent(&self, handle: Handle, entry: &Entry, flags: i32) -> OpResult<()> {
+        if flags & libc::MSG_OOB != 0 && self.is_exactly_once() && entry.share_queue() {
+            return self.save(handle);
+        }
+        Ok(())
     }
 
     fn facts(&self) -> OpResult<(SessionFacts, usize)> {
@@ -295,6 +325,11 @@ impl Broker {
         let sessions = self.sessions();
         let awaits = |session: &Arc<Session>| session.is_kept() && session.awaits_client();
         !sessions.is_empty() && sessions.iter().all(awaits)
+    }
+
+    /// Whether this process is about to end, and leaves persistent sessions to the next one.
+    pub fn stopping(&self) -> &Arc<AtomicBool> {
+        &self.stopping
     }
 
     /// Leaves persistent sessions to the next process: they no longer end with their connections.

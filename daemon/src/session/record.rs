@@ -24,6 +24,7 @@ use crate::table::Numbers;
 use crate::table::claims::{Claim, Claimed, Claims};
 use crate::table::ends::{Bound, Choices, Ends};
 use crate::table::entry::Entry;
+use crate::table::peeked::Peeked;
 use crate::table::rcvall::{Rcvall, State as RcvallState};
 use crate::table::timeout::Timeout;
 use sockbroker_policy::namespace::{Namespace, Other};
@@ -104,6 +105,9 @@ pub struct SocketRecord {
     /// The request that made the handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maker: Option<Maker>,
+    /// Whether no client has, had or gave a descriptor of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_sole: bool,
 }
 
 /// What the lots have of a session in addition to its sockets.
@@ -115,6 +119,9 @@ pub struct SessionState {
     pub generation: u64,
     /// `setdefaulttimeout`.
     pub default_timeout: Timeout,
+    /// Whether received bytes stay in their sockets until the response is sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exactly_once: bool,
 }
 
 /// What the monitor keeps of a session, and the worker cannot change.
@@ -331,6 +338,7 @@ impl SocketRecord {
             rcvall: entry.rcvall.as_ref().map(|rcvall| rcvall.state().clone()),
             kernel_memory: entry.kernel_memory().amounts(),
             maker: entry.maker.get().cloned(),
+            is_sole: entry.ends.peeked().is_sole(),
         }
     }
 
@@ -363,7 +371,7 @@ impl SocketRecord {
         }
         entry.rcvall = self.rcvall.map(Rcvall::from);
         entry.set_kernel_memory(KernelMemory::restore(user, &self.kernel_memory));
-        let ends = Ends::default();
+        let ends = Ends::with(Peeked::recovered(self.is_sole));
         {
             let mut known = ends.known();
             known.choices = self.choices;

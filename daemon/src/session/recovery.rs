@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sockbroker_monitor::message::{Index, KeptSession, Persisted, Waiting};
@@ -135,6 +136,7 @@ impl Broker {
             let found = by_session.remove(&session.number).unwrap_or_default();
             let mut parts = Parts::read(session.number, found, &mut closed);
             let generation = parts.state.map(|state| state.generation).unwrap_or_default();
+            let exactly_once = parts.state.is_some_and(|state| state.exactly_once);
             let record = parts.record(session, index);
             let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
             let descriptors = std::mem::take(&mut parts.descriptors);
@@ -156,7 +158,8 @@ impl Broker {
             match restored {
                 Ok(Some(restored)) => {
                     kept.extend(keys(&restored));
-                    restored.expect_connection(self.time_left(session));
+                    restored.exactly_once.store(exactly_once, Ordering::Release);
+                    restored.expect_client(self.time_left(session));
                     self.keep_recovered(restored, reach, generation);
                     count += 1;
                 }

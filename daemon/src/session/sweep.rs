@@ -115,6 +115,45 @@ mod tests {
     }
 
     #[test]
+    fn a_recovered_session_waits_until_a_connection_uses_it() {
+        let broker = broker(Limits { resolve_kept_seconds: 0, ..Limits::default() });
+        let (opener, abandoned, user) = (connect(&broker), connect(&broker), connect(&broker));
+        let session = opener.session();
+        broker.open(&session, None).unwrap();
+        // As after a recovery.
+        session.expect_client(Duration::from_mins(1));
+        opener.end(LastCalls::default());
+        abandoned.attach(session.clone()).unwrap();
+        abandoned.end(LastCalls::default());
+        assert!(session.awaits_client());
+        let due = broker.sweep().unwrap();
+        assert!(due > Instant::now() + Duration::from_secs(50), "{due:?}");
+        user.attach(session.clone()).unwrap();
+        assert!(!session.awaits_client());
+        session.note_use();
+        user.end(LastCalls::default());
+        assert!(broker.find(&token_of(&session), &user.principal().key()).is_err());
+    }
+
+    #[test]
+    fn a_recovered_session_that_no_call_uses_ends_when_its_time_is_over() {
+        let broker = broker(Limits { resolve_kept_seconds: 0, ..Limits::default() });
+        let connection = connect(&broker);
+        let session = connection.session();
+        broker.open(&session, None).unwrap();
+        session.expect_client(Duration::from_nanos(1));
+        connection.end(LastCalls::default());
+        while broker.sweep().is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(broker.sessions().len(), 0);
+    }
+
+    fn token_of(session: &Session) -> String {
+        session.token().map(|token| token.text()).unwrap_or_default()
+    }
+
+    #[test]
     fn a_sweep_ends_sessions_whose_time_is_over_and_then_nothing_is_due() {
         let broker = broker(Limits { resolve_kept_seconds: 0, ..Limits::default() });
         let connection = connect(&broker);

@@ -10,11 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::table::claims::Claimed;
+use crate::table::peeked::Peeked;
 use sockbroker_policy::target::{FileFacts, SocketName};
 
 /// What calls changed at both ends of a socket.
 #[derive(Debug, Clone, Default)]
-pub struct Ends(Arc<Mutex<Known>>);
+pub struct Ends(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: Mutex<Known>,
+    peeked: Arc<Peeked>,
+}
 
 /// The parts of [`Ends`].
 #[derive(Debug, Default)]
@@ -59,6 +66,16 @@ pub struct Choices {
 }
 
 impl Ends {
+    /// Of a socket whose queue has this state.
+    pub fn with(peeked: Peeked) -> Self {
+        Self(Arc::new(Inner { known: Mutex::default(), peeked: Arc::new(peeked) }))
+    }
+
+    /// What its queue has for a response that is not sent.
+    pub fn peeked(&self) -> &Arc<Peeked> {
+        &self.0.peeked
+    }
+
     /// The same number for all duplicates of one socket, and another for every other socket that is open.
     pub fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
@@ -72,7 +89,7 @@ impl Ends {
     /// Locks the parts.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         // Each field is set in one statement, so a panic of another call does not spoil them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the last known peer.

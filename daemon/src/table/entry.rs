@@ -19,6 +19,7 @@ use crate::quota::{Reservation, User};
 use crate::table::call_queue::{CallQueue, Ticket};
 use crate::table::channel::Channels;
 use crate::table::ends::Ends;
+use crate::table::peeked::Peeked;
 use crate::table::rcvall::Rcvall;
 use crate::table::readiness::register;
 use crate::table::shared::SharedSocket;
@@ -65,7 +66,9 @@ impl Entry {
     ) -> io::Result<Self> {
         let descriptor = Descriptor::of_socket(descriptor, handle);
         socket::set_nonblocking(descriptor.as_fd(), timeout.sets_nonblocking())?;
-        Ok(Self::adopted(descriptor, declared, timeout))
+        let mut entry = Self::adopted(descriptor, declared, timeout);
+        entry.ends = Ends::with(Peeked::sole());
+        Ok(entry)
     }
 
     /// Takes over a socket with its handle, and leaves `O_NONBLOCK` as it is.
@@ -202,6 +205,13 @@ impl Entry {
         }
     }
 
+    /// Notes that its position in the stream is not known. Returns whether that is new.
+    pub fn share_queue(&self) -> bool {
+        let was_sole = self.ends.peeked().is_sole();
+        self.ends.peeked().share(self.fd());
+        was_sole
+    }
+
     /// Shuts both directions down, so that waiting calls return.
     pub fn end(&self) {
         // Sockets without a connection have nothing to shut down.
@@ -228,6 +238,7 @@ impl Entry {
 
     /// A second entry for the same socket, as `dup(2)`: nothing on the shared description changes.
     pub(super) fn duplicate(&self, handle: Reservation) -> io::Result<Self> {
+        self.ends.peeked().share(self.fd());
         let descriptor = self.shared.descriptor().duplicate(handle)?;
         let entry = Self::adopted(descriptor, self.declared, self.timeout());
         let mut entry = entry.of_kind(self.actual).of_namespace(self.namespace.clone());

@@ -16,6 +16,7 @@ pub mod rcvall;
 pub mod timeout;
 pub mod readiness;
 pub mod unread;
+pub mod peeked;
 
 use std::collections::VecDeque;
 use std::io;

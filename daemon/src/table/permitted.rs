@@ -63,6 +63,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sockbroker_policy::action::{Accept, Administer, Handover, Inspect, Request};
 use sockbroker_policy::rights::Rights;
@@ -73,6 +74,7 @@ use tokio::io::unix::AsyncFd;
 use crate::descriptor::Descriptor;
 use crate::quota::Reservation;
 use crate::table::entry::Entry;
+use crate::table::peeked::{Receipt, Turn};
 use crate::table::shared::SharedSocket;
 
 /// An entry with access to its descriptor.
@@ -95,6 +97,28 @@ impl Socket {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.fd()
+    }
+
+    /// The right to receive.
+    pub fn turn(&self) -> Turn<'_> {
+        self.0.ends.peeked().turn(self.fd())
+    }
+
+    /// Notes that a response carries the first `length` bytes of the queue. They stay there until it is sent, or as long as
+    /// `stopping` says that this process is about to end.
+    pub fn keep_until_sent(
+        &self,
+        mut turn: Turn<'_>,
+        length: usize,
+        stopping: &Arc<AtomicBool>,
+    ) -> Receipt {
+        let number = turn.note(length);
+        Receipt::new((self.0.ends.peeked(), number), self.0.descriptor(), stopping)
+    }
+
+    /// Notes that others can receive from the socket, or change what a receive finds.
+    pub fn note_other_readers(&self) {
+        self.0.ends.peeked().share(self.fd());
     }
 
     /// The descriptor and the timeout, shared with a thread that makes a call on the socket.

@@ -277,7 +277,16 @@ impl Driver {
     /// Starts a call. `true` if it was answered at once.
     fn take(&mut self, message: Message) -> bool {
         let answer = self.core.receive(message);
-        answer.map(|answer| self.codec.encode(answer, &mut self.out)).is_some()
+        answer.map(|answer| self.encode(answer)).is_some()
+    }
+
+    /// Puts an answer into the output.
+    fn encode(&mut self, mut answer: Answer) {
+        let receipt = answer.response_parts.receipt.take();
+        self.codec.encode(answer, &mut self.out);
+        if let Some(receipt) = receipt {
+            self.out.confirm_when_sent(receipt);
+        }
     }
 
     /// Counts incomplete input, unread answers, and the descriptors of both for the user.
@@ -412,7 +421,7 @@ impl Driver {
             let Poll::Ready(Some(answer)) = self.core.poll_ended(context) else {
                 break;
             };
-            self.codec.encode(answer, &mut self.out);
+            self.encode(answer);
             any = true;
             // The limit on descriptors applies to the next answer.
             if self.out.descriptors() > 0 {

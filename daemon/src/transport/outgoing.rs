@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 
 use crate::descriptor::Descriptor;
 use crate::rpc::answer::{PassingError, Refusal};
+use crate::table::peeked::Receipt;
 use crate::transport::in_flight::InFlight;
 
 /// Parts up to this size are copied together, so that one call sends several small answers.
@@ -28,6 +29,10 @@ pub(super) struct Outgoing {
     parts: VecDeque<Part>,
     bytes: usize,
     descriptors: usize,
+    /// The bytes that were sent in all.
+    sent: u64,
+    /// Receipts of what answers carry, and at how many sent bytes each is sent.
+    receipts: VecDeque<(u64, Receipt)>,
     /// The descriptors that were sent.
     pub(super) in_flight: InFlight,
     /// Whether the peer receives no descriptors.
@@ -130,6 +135,11 @@ impl Outgoing {
         }
     }
 
+    /// Confirms a receipt when everything that is in the queue now is sent.
+    pub(super) fn confirm_when_sent(&mut self, receipt: Receipt) {
+        self.receipts.push_back((self.sent + self.bytes as u64, receipt));
+    }
+
     /// The last part, if it can grow by `more` bytes.
     fn growing(&mut self, more: usize) -> Option<&mut Vec<u8>> {
         match self.parts.back_mut() {
@@ -174,6 +184,9 @@ impl Outgoing {
         self.refused_by_peer |= reason == PassingError::RefusedByPeer;
         let bytes = (passing.frame)(&passing.refusal.encode(reason));
         self.bytes += bytes.len();
+        for (end, _) in &mut self.receipts {
+            *end += bytes.len() as u64;
+        }
         let data = Data::Copied { bytes, sent: 0 };
         self.parts.push_front(Part { data, passing: None });
         true
@@ -181,6 +194,12 @@ impl Outgoing {
 
     fn advance(&mut self, mut sent: usize) {
         self.bytes -= sent;
+        self.sent += sent as u64;
+        while self.receipts.front().is_some_and(|(end, _)| *end <= self.sent) {
+            if let Some((_, receipt)) = self.receipts.pop_front() {
+                receipt.sent();
+            }
+        }
         while let Some(part) = self.parts.front_mut() {
             if sent > 0 {
                 // They were sent with the first byte.
@@ -210,6 +229,7 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::peeked::Peeked;
 
     fn passing(length: usize) -> Passing {
         let file = std::fs::File::open("/dev/null").unwrap();
@@ -252,6 +272,37 @@ mod tests {
                 assert_eq!(send_all(&mut out, most), "refused after");
                 assert_eq!(out.bytes(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn a_receipt_is_confirmed_when_its_frame_is_sent_also_after_a_refused_frame() {
+        for most in [1, usize::MAX] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (own, _) = listener.accept().unwrap();
+            io::Write::write_all(&mut peer, b"received").unwrap();
+            while own.peek(&mut [0; 8]).unwrap() < 8 {}
+            let descriptor = own.try_clone().unwrap().into();
+            let user = crate::quota::tests::user(1);
+            let descriptor = Arc::new(Descriptor::of_client(descriptor, &user));
+            let peeked = Arc::new(Peeked::sole());
+            let first = || {
+                let mut byte = [0];
+                assert_eq!(own.peek(&mut byte).unwrap(), 1);
+                byte[0]
+            };
+            let mut out = Outgoing::default();
+            out.begin(Some(passing(4)), |frame| frame.extend_from_slice(b"lost"));
+            out.begin(None, |frame| frame.extend_from_slice(b" answer"));
+            out.confirm_when_sent(Receipt::for_test(&peeked, &descriptor, 2));
+            out.begin(None, |frame| frame.extend_from_slice(b" after"));
+            assert!(out.refuse_descriptors(PassingError::RefusedByPeer));
+            let before = "refused answer".len() - 1;
+            out.send(|_, _| Ok(before)).unwrap();
+            assert_eq!(first(), b'r', "the last byte of the frame is not sent");
+            assert!(send_all(&mut out, most).starts_with('r'));
+            assert_eq!(first(), b'c');
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::ioctl::{self, IntRequest};
 use crate::option;
+use crate::poll::poll_now;
 
 /// The bytes of `struct tcp_info` up to the last field that is read.
 const LENGTH: u32 = 136;
@@ -44,11 +45,49 @@ pub fn of_tcp(fd: BorrowedFd<'_>) -> io::Result<Position> {
     Err(io::ErrorKind::WouldBlock.into())
 }
 
+/// States of `net/tcp_states.h` in which a `FIN` was received.
+const TIME_WAIT: u8 = 6;
+const CLOSED: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
+
+/// How many bytes of data receivers have taken from a TCP connection since it began, and how many wait. Errors as those
+/// of [`of_tcp`].
+pub fn taken(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    for _ in 0..ATTEMPTS {
+        let before = info(fd)?;
+        // Without the FIN.
+        let unread = queued(fd, IntRequest::Fionread)?;
+        if info(fd)? == before {
+            let fin = u64::from(fin_is_counted(fd, before.0)?);
+            return Ok((before.2.saturating_sub(unread).saturating_sub(fin), unread));
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Whether the count of received bytes contains a `FIN`. A connection that is over had one unless it has failed: the
+/// error of a reset stays on the socket until a call reports it, and a receive reports it after the data only.
+fn fin_is_counted(fd: BorrowedFd<'_>, state: u8) -> io::Result<bool> {
+    Ok(match state {
+        TIME_WAIT | CLOSE_WAIT | LAST_ACK | CLOSING => true,
+        CLOSED => poll_now(&[(fd, 0)])?.first().is_some_and(|events| events & libc::POLLERR == 0),
+        _ => false,
+    })
+}
+
 fn counts(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    info(fd).map(|(_, acknowledged, arrived)| (acknowledged, arrived))
+}
+
+/// The state, the acknowledged and the received bytes.
+fn info(fd: BorrowedFd<'_>) -> io::Result<(u8, u64, u64)> {
     let unsupported = |_| io::Error::from_raw_os_error(libc::EOPNOTSUPP);
     let info = option::get_bytes(fd, libc::IPPROTO_TCP, libc::TCP_INFO, LENGTH);
     let info = info.map_err(unsupported)?;
-    if info.get(STATE) == Some(&LISTENING) {
+    let state = info.get(STATE).copied().unwrap_or_default();
+    if state == LISTENING {
         return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
     }
     let field = |at: usize| {
@@ -57,7 +96,7 @@ fn counts(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
         let bytes = bytes.ok_or(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         bytes.map(|bytes| u64::from_ne_bytes(*bytes))
     };
-    Ok((field(BYTES_ACKED)?, field(BYTES_RECEIVED)?))
+    Ok((state, field(BYTES_ACKED)?, field(BYTES_RECEIVED)?))
 }
 
 fn queued(fd: BorrowedFd<'_>, request: IntRequest) -> io::Result<u64> {
@@ -72,6 +111,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::message::discard;
 
     #[test]
     fn positions_count_what_was_passed_to_the_kernel_and_taken_from_it() {
@@ -96,6 +136,57 @@ mod tests {
             sent += written as u64;
         }
         assert_eq!(of_tcp(client.as_fd()).unwrap().sent - of_client.sent, sent);
+    }
+
+    #[test]
+    fn peeked_data_is_not_taken_and_discarded_data_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[7; 1000]).unwrap();
+        let mut data = [0; 300];
+        server.read_exact(&mut data).unwrap();
+        while server.peek(&mut [0; 1000]).unwrap() < 700 {}
+        assert_eq!(taken(server.as_fd()).unwrap(), (300, 700));
+        assert_eq!(discard(server.as_fd(), 200).unwrap(), 200);
+        assert_eq!(taken(server.as_fd()).unwrap(), (500, 500));
+        // The end of the stream is not data, whichever side closes first.
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut events = [(server.as_fd(), libc::POLLRDHUP)];
+        wait_for(&mut events);
+        assert_eq!(taken(server.as_fd()).unwrap(), (500, 500));
+        server.write_all(&[9; 10]).unwrap();
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut events = [(client.as_fd(), libc::POLLRDHUP)];
+        wait_for(&mut events);
+        assert_eq!(taken(client.as_fd()).unwrap(), (0, 10));
+        assert_eq!(discard(server.as_fd(), 1000).unwrap(), 500);
+        assert_eq!(server.read(&mut data).unwrap(), 0);
+        assert_eq!(taken(server.as_fd()).unwrap(), (1000, 0));
+    }
+
+    #[test]
+    fn a_reset_connection_has_no_end_in_its_count() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(&[1; 4]).unwrap();
+        client.write_all(&[7; 100]).unwrap();
+        server.read_exact(&mut [0; 30]).unwrap();
+        // What it has not received makes its close a reset.
+        drop(client);
+        wait_for(&mut [(server.as_fd(), libc::POLLHUP)]);
+        assert_eq!(taken(server.as_fd()).unwrap(), (30, 70));
+    }
+
+    fn wait_for(events: &mut [(BorrowedFd<'_>, i16)]) {
+        loop {
+            let ready = poll_now(events).unwrap();
+            if ready[0] & events[0].1 != 0 {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     #[test]

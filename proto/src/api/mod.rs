@@ -96,6 +96,7 @@ fn errors_of(method: &str, takes_handle: bool) -> Vec<&'static str> {
         ErrorKind::Timeout | ErrorKind::Gai => namespace == "socket",
         ErrorKind::Host => method.starts_with("socket.gethostby"),
         ErrorKind::Policy => method == "admin.reload",
+        ErrorKind::Interrupted => method == "socket.resume",
         ErrorKind::Handle => takes_handle || matches!(method, "socket.poll" | "policy.check"),
         ErrorKind::Descriptor => {
             namespace == "socket"

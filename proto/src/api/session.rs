@@ -168,6 +168,11 @@ pub trait Session {
         /// `session.attach`, at most the limit `reattach_seconds` or the session's `linger`. Streams, calls in progress
         /// and kept responses are lost. Requires the grant `persist`; not with `rules` or `filters`.
         persist: Option<bool>,
+        /// With `persist`: whether received bytes of TCP stay in the queue of the socket until the response is written
+        /// to this connection, so that they are not lost if the process ends. The queue may then have bytes that the
+        /// client has received: after a change of `epoch` it calls `socket.resume` on each TCP socket before it receives
+        /// from it. The client does not receive from descriptors that it gets by `want_fd` before it calls `socket.fileno`.
+        exactly_once: Option<bool>,
     ) -> RpcResult<Opened>;
 
     /// Moves this connection into an open session of the same user.

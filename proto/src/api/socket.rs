@@ -224,6 +224,19 @@ pub trait Socket {
     #[method(name = "position")]
     fn position(&self, handle: Handle) -> RpcResult<Position>;
 
+    /// Continues a TCP stream of a session with `exactly_once` after a change of `epoch`: drops what is still queued of the
+    /// bytes that the client has received. The result is how many bytes receivers have taken since the connection began.
+    ///
+    /// Fails with `interrupted` once if bytes are lost, and if the client does not know how many it has received and the
+    /// next receive may return some again. After that, and while the process is the same, it has no effect.
+    #[method(name = "resume")]
+    fn resume(
+        &self,
+        handle: Handle,
+        /// How many bytes the client has received since the connection began; `null` if it does not know.
+        received: Option<u64>,
+    ) -> RpcResult<u64>;
+
     /// `sock.family`, `sock.type` and `sock.proto` in one result, with the timeout.
     #[method(name = "attributes")]
     fn attributes(&self, handle: Handle) -> RpcResult<Attributes>;

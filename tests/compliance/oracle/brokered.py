@@ -138,6 +138,9 @@ class BrokeredSocketModule:
         queried = [[handle, int(events)] for handle, (_, events) in zip(handles, watched)]
         return [(handles.index(handle), events) for handle, events in self.rpc("poll", queried, timeout).value]
 
+    def resume(self, sock, received):
+        return self.rpc("resume", sock.handle, received).value
+
     def position(self, sock):
         found = self.rpc("position", sock.handle).value
         return found["sent"], found["received"]

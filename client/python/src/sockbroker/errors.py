@@ -53,6 +53,7 @@ class CallInterrupted(ConnectionAbortedError):
         super().__init__(errno.ECONNABORTED, f"the broker was restarted during {call}{on}: {what}")
         self.call = call
         self.handle = handle
+        self.what = what
 
 
 class ArgumentError(Exception):
@@ -97,6 +98,8 @@ def _from_data(data: dict[str, Any], message: str) -> Exception:
         return OSError(errno.EBADF, os.strerror(errno.EBADF) if kind == "handle" else message)
     if kind == "denied":
         return denied(number or errno.EACCES, message, data)
+    if kind == "interrupted":
+        return CallInterrupted(str(data.get("call", "")), None, message)
     if kind == "limit":
         return OSError(number or errno.ENOBUFS, message)
     if kind == "argument":

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from . import errors, native
+from .attempts import Ended, Lost, NotSent, Request, Unsettled, pauses_between
 from .call import Call
 from .call_kinds import ACCEPT, BIND, CLOSE, CONNECT, CREATE, POLL, RECEIVE, REPEAT, SEND, CallFacts
 from .connection import Connection, Unsent
@@ -28,74 +28,11 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .session import Session
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5
 _TIMED = (ACCEPT, CONNECT, SEND, RECEIVE)
 _UNIX = 1
 _LOSSY = (2, 3, 10)
 """`SOCK_DGRAM`, `SOCK_RAW` and `SOCK_PACKET`."""
 _NOT_KNOWN = "whether this call took effect is not known"
-
-
-class _NotSent(Exception):
-    """The broker has not received the whole request."""
-
-
-class _Lost(Exception):
-    """The connection ended before the response."""
-
-    def __init__(self, number: int, request: int, epoch: int) -> None:
-        super().__init__()
-        self.number, self.request, self.epoch = number, request, epoch
-
-
-class _Ended(Exception):
-    """The process that the anchor leads to has ended, and the anchor does not show it yet."""
-
-
-class _Request:
-    """The arguments of a call, as they are sent."""
-
-    __slots__ = ("method", "params", "attachments", "descriptors", "expected_bytes", "takes_descriptors", "before",
-                 "deadline", "is_repeated", "facts")  # fmt: skip
-
-    def __init__(
-        self,
-        method: str,
-        params: Any,
-        attachments: Sequence[Any] = (),
-        descriptors: Sequence[int] = (),
-        expected_bytes: int = 0,
-        takes_descriptors: bool = False,
-        before: tuple[str, Any] | None = None,
-    ) -> None:
-        self.method, self.params, self.attachments, self.descriptors = method, params, attachments, descriptors
-        self.expected_bytes, self.takes_descriptors, self.before = expected_bytes, takes_descriptors, before
-        self.deadline: float | None = None
-        """When the timeout of the socket ends. The broker observes it in the first attempt."""
-        self.is_repeated = False
-        self.facts = CallFacts(method, params, attachments, descriptors)
-
-    def to_send(self) -> tuple[Any, Sequence[Any]]:
-        """The parameters and attachments of the next attempt."""
-        params, attachments = self.params, self.attachments
-        if self.facts.skipped:
-            attachments = [memoryview(attachments[0])[self.facts.skipped :]]
-        if self.is_repeated and self.facts.kind == POLL and self.deadline is not None:
-            params = [params[0], max(0.0, self.deadline - time.monotonic())]
-        return params, attachments
-
-    def left(self) -> float | None:
-        """What is left of the timeout, where this process has to observe it."""
-        if not self.is_repeated or self.deadline is None or self.facts.kind == POLL:
-            return None
-        return max(0.001, self.deadline - time.monotonic())
-
-
-def _pauses() -> Iterator[float]:
-    step = _FIRST_PAUSE
-    while True:
-        yield step * (0.5 + random.random() / 2)
-        step = min(2 * step, _LONGEST_PAUSE)
 
 
 class Persistence:
@@ -113,8 +50,19 @@ class Persistence:
         self._down_since: float | None = None
 
     def forget_position(self, handle: int | None) -> None:
-        """Records that others can use a stream from now on."""
-        self._positions.forget(handle)
+        """Records that others can use a stream from now on, and reports that to the broker."""
+        if handle is None or not self._positions.readers.knows(handle):
+            self._positions.forget(handle)
+            return
+        try:
+            # It removes the position too.
+            response = self.call("socket.fileno", [handle], (), (), 0, True, None, None)
+            descriptor = response.take_descriptor()
+        except OSError:
+            self._positions.share(handle)  # the next call on the socket has the same error
+        else:
+            if descriptor is not None:
+                os.close(descriptor)
 
     def call(
         self,
@@ -128,7 +76,7 @@ class Persistence:
         before: tuple[str, Any] | None,
     ) -> Response:
         """`Session.call`."""
-        request = _Request(method, params, attachments, descriptors, expected_bytes, takes_descriptors, before)
+        request = Request(method, params, attachments, descriptors, expected_bytes, takes_descriptors, before)
         facts = request.facts
         self._note_timeout(method, params)
         if before is not None:
@@ -141,8 +89,8 @@ class Persistence:
         self._positions.begin(facts)
         try:
             response = self._run(request, undelivered)
-        except BaseException:
-            self._positions.abandon(facts)
+        except BaseException as error:
+            self._positions.abandon(facts, error)
             raise
         failed = (response.error.get("data") or {}).get("sent", 0) if response.error is not None else None
         self._positions.end(facts, response.value, failed)
@@ -152,18 +100,23 @@ class Persistence:
         if method == "socket.settimeout":
             self._positions.timeouts[params[0]] = params[1]
 
-    def _run(self, request: _Request, undelivered: Any) -> Response:
-        pauses = _pauses()
+    def _run(self, request: Request, undelivered: Any) -> Response:
+        pauses = pauses_between()
         while True:
             generation = self._generation
             verdict: Response | int
             try:
+                self._prepare(request.facts)
                 response = self._attempt(request, undelivered)
-            except _NotSent:
+            except Unsettled:
+                if not self._report_position(request.facts, request.facts.handle):
+                    time.sleep(next(pauses))
+                continue
+            except NotSent:
                 self.reattach(generation, request.deadline, True)
                 time.sleep(next(pauses))
                 continue
-            except _Lost as lost:
+            except Lost as lost:
                 verdict = self._settle(lost, request, generation)
                 if verdict == 0 and request.is_repeated and request.deadline is not None and request.deadline <= time.monotonic():
                     return self._expired(request)
@@ -180,13 +133,13 @@ class Persistence:
             request.facts.skipped += verdict
             time.sleep(next(pauses))
 
-    def _expired(self, request: _Request) -> Response:
+    def _expired(self, request: Request) -> Response:
         if request.facts.kind == POLL:
             return Response({"result": []})
         raise native.module.timeout("timed out")
 
-    def _attempt(self, request: _Request, undelivered: Any = None) -> Response:
-        """Sends the request once. Raises `_NotSent` or `_Lost`."""
+    def _attempt(self, request: Request, undelivered: Any = None) -> Response:
+        """Sends the request once. Raises `NotSent` or `Lost`."""
         params, attachments = request.to_send()
         pool, is_sent = self._pool, False
         try:
@@ -194,24 +147,28 @@ class Persistence:
         except BrokerError:
             if pool.ended:
                 raise
-            raise _NotSent from None
+            raise NotSent from None
         if connection is None:
             return self._attempt_shared(request, params, attachments, undelivered)
         number, wanted, epoch = connection.number, connection.request + 1, connection.epoch
         left = request.left()
+        if not self._begin_attempt(request, epoch):
+            pool.give_back(connection)
+            raise Unsettled
         try:
             if left is not None:
                 connection.stream.settimeout(left)
             connection.send(request.method, params, attachments, request.descriptors, request.before)
             is_sent = True
             response = connection.receive(request.expected_bytes, request.takes_descriptors)
+            self._note_received(request, response)
             if left is not None:
                 connection.stream.settimeout(None)
         except BrokerError:
             pool.drop(connection)
             if pool.is_closed:
                 raise pool.error() from None
-            raise (_Lost(number, wanted, epoch) if is_sent else _NotSent()) from None
+            raise (Lost(number, wanted, epoch) if is_sent else NotSent()) from None
         except Unsent as error:
             pool.give_back(connection)
             raise OSError(error.errno, error.strerror) from None
@@ -220,10 +177,72 @@ class Persistence:
             if undelivered is not None:
                 self._session.fetch_outcome(number, wanted, undelivered)
             raise
+        finally:
+            self._end_attempt(request)
         pool.give_back(connection)
         return response
 
-    def _attempt_shared(self, request: _Request, params: Any, attachments: Sequence[Any], undelivered: Any) -> Response:
+    def _begin_attempt(self, request: Request, epoch: int) -> bool:
+        """Whether the process `epoch` knows what it has to know before the request."""
+        request.epoch = epoch
+        facts = request.facts
+        if facts.kind != RECEIVE or facts.handle is None:
+            return True
+        return self._positions.readers.begin_attempt(facts.handle, epoch)
+
+    def _note_received(self, request: Request, response: Response) -> None:
+        """Records received bytes before the end of the attempt, for other threads that wait for that."""
+        facts = request.facts
+        if facts.kind == RECEIVE and facts.handle is not None and response.error is None and not facts.peeks:
+            facts.counted = response.value["n"]
+            self._positions.readers.add(facts.handle, facts.counted)
+
+    def _end_attempt(self, request: Request) -> None:
+        if request.facts.kind == RECEIVE and request.facts.handle is not None:
+            self._positions.readers.end_attempt(request.facts.handle)
+
+    def _prepare(self, facts: CallFacts) -> None:
+        """Before a call that waits for data: reports all positions to the process. Before a receive: raises what that found."""
+        if facts.kind == RECEIVE and facts.handle is not None:
+            error = self._positions.readers.take_error(facts.handle)
+            if error is not None:
+                raise error
+        if facts.kind != POLL:
+            return
+        pauses = pauses_between()
+        for handle in self._positions.readers.unsettled(self._pool.epoch()):
+            while not self._report_position(facts, handle):
+                time.sleep(next(pauses))
+
+    def _report_position(self, facts: CallFacts, handle: int | None) -> bool:
+        """Reports to the process how many bytes of a connection the program has received. `False` if that is not possible yet."""
+        readers = self._positions.readers
+        assert handle is not None
+        is_complete, received = readers.question(handle)
+        if not is_complete:
+            return False
+        request = Request("socket.resume", [handle, received])
+        generation = self._generation
+        try:
+            taken = checked(self._attempt(request)).value
+        except (NotSent, Lost):
+            self.reattach(generation, None, True)
+            return False
+        except CallInterrupted as error:
+            lost = _interrupted(facts, error.what)
+            is_receive = facts.kind == RECEIVE
+            readers.lose(handle, request.epoch, None if is_receive else lost)
+            if is_receive:
+                raise lost from None
+        except BrokerError:
+            raise
+        except (OSError, ValueError):
+            readers.remove(handle)  # no connection of TCP, or gone: the call itself finds that
+        else:
+            readers.settle(handle, request.epoch, taken)
+        return True
+
+    def _attempt_shared(self, request: Request, params: Any, attachments: Sequence[Any], undelivered: Any) -> Response:
         if sys.is_finalizing():
             raise self._pool.error()
         call = Call(request.method, params, attachments, request.descriptors, request.before)
@@ -232,19 +251,25 @@ class Persistence:
         except BrokerError:
             if self._pool.ended:
                 raise
-            raise _NotSent from None
+            raise NotSent from None
         if in_thread_of_a_connection():
             shared.notify(call)  # a finalizer, which must not wait for the thread that it runs in
             return Response({"result": None})
+        if not self._begin_attempt(request, shared.connection.epoch):
+            raise Unsettled
         try:
-            return shared.run(call, undelivered)
+            response = shared.run(call, undelivered)
+            self._note_received(request, response)
+            return response
         except Unsent as error:
             raise OSError(error.errno, error.strerror) from None
         except BrokerError:
             if self._pool.is_closed:
                 raise self._pool.error() from None
-            lost = _Lost(shared.connection.number, call.number, shared.connection.epoch)
-            raise (lost if call.number else _NotSent()) from None
+            lost = Lost(shared.connection.number, call.number, shared.connection.epoch)
+            raise (lost if call.number else NotSent()) from None
+        finally:
+            self._end_attempt(request)
 
     # The way back to the session.
 
@@ -283,7 +308,7 @@ class Persistence:
             self._down_since = time.monotonic()
         give_up = self._down_since + self._seconds
         until = give_up if deadline is None else min(deadline, give_up)
-        for pause in _pauses():
+        for pause in pauses_between():
             try:
                 return self._pool.attach_by(until)
             except Denied:
@@ -305,27 +330,27 @@ class Persistence:
 
     # What became of a call.
 
-    def _settle(self, lost: _Lost, request: _Request, generation: int) -> Response | int:
+    def _settle(self, lost: Lost, request: Request, generation: int) -> Response | int:
         """The result of a lost call, or how many further bytes it has sent before it is repeated."""
-        for pause in _pauses():
+        for pause in pauses_between():
             self.reattach(generation, request.deadline)
             generation = self._generation
             try:
                 return self._resolve(lost, request)
-            except (_NotSent, _Lost):
+            except (NotSent, Lost):
                 time.sleep(pause)
-            except _Ended:
+            except Ended:
                 self.reattach(generation, request.deadline, True)
                 generation = self._generation
         raise AssertionError
 
     def _ask(self, method: str, params: Any) -> Any:
         """The result of a call that recovery makes; bytes of an option."""
-        response = checked(self._attempt(_Request(method, params)))
+        response = checked(self._attempt(Request(method, params)))
         is_bytes = method == "socket.getsockopt" and not isinstance(response.value, int)
         return response.data(response.value) if is_bytes else response.value
 
-    def _resolve(self, lost: _Lost, request: _Request) -> Response | int:
+    def _resolve(self, lost: Lost, request: Request) -> Response | int:
         facts, kind = request.facts, request.facts.kind
         if self._pool.epoch() == lost.epoch:
             return self._kept(lost, facts)
@@ -346,16 +371,16 @@ class Persistence:
             raise _interrupted(facts, f"{_NOT_KNOWN}, because {error}") from None
         raise _interrupted(facts, _NOT_KNOWN)
 
-    def _kept(self, lost: _Lost, facts: CallFacts) -> Response | int:
+    def _kept(self, lost: Lost, facts: CallFacts) -> Response | int:
         """The process is the same and keeps the response."""
-        resolve = _Request("call.resolve", {"connection": lost.number, "request": lost.request}, takes_descriptors=True)
+        resolve = Request("call.resolve", {"connection": lost.number, "request": lost.request}, takes_descriptors=True)
         response = checked(self._attempt(resolve))
         found = response.value
         if found["state"] == "answered":
             response.value, response.error = found["answer"].get("result"), found["answer"].get("error")
             return response
         if found["state"] == "interrupted":
-            raise _Ended
+            raise Ended
         return self._stopped(facts, found.get("sent") or 0)
 
     def _stopped(self, facts: CallFacts, sent: int) -> Response | int:
@@ -367,7 +392,7 @@ class Persistence:
         self._positions.add_sent(facts.handle, sent)
         return sent
 
-    def _created(self, lost: _Lost, request: _Request) -> Response | int:
+    def _created(self, lost: Lost, request: Request) -> Response | int:
         """Looks for the sockets that the call made."""
         maker = {"connection": lost.number, "request": lost.request}
         found = [info for info in self._ask("session.handles", []) if info.get("maker") == maker]
@@ -383,7 +408,7 @@ class Persistence:
         params = request.params
         wants = params.get("want_fd") if isinstance(params, dict) else params[1:2] == [True]
         for one in made if wants else ():
-            passed = checked(self._attempt(_Request("socket.fileno", [one["handle"]], takes_descriptors=True)))
+            passed = checked(self._attempt(Request("socket.fileno", [one["handle"]], takes_descriptors=True)))
             descriptor = passed.take_descriptor()
             if descriptor is not None:
                 response.descriptors.append(descriptor)
@@ -420,15 +445,13 @@ class Persistence:
         made = self._ask("socket.attributes", [handle])
         if facts.kind == RECEIVE and made["type"] in _LOSSY and made["family"] != _UNIX:
             return 0
+        if facts.kind == RECEIVE:
+            if facts.is_special or not is_tcp(made) or not self._positions.readers.knows(handle):
+                raise _interrupted(facts, _NOT_KNOWN)
+            return 0  # the position is reported to the process first
         is_first = self._positions.find(self._ask, handle, self._pool.epoch()) if is_tcp(made) else None
         if is_first is None or facts.is_special:
             raise _interrupted(facts, _NOT_KNOWN)
-        if facts.kind == RECEIVE:
-            lost = self._positions.lost(handle) if is_first else 0
-            if lost:
-                known = f"{lost} received bytes are lost" if lost > 0 else "another program receives from this socket"
-                raise _interrupted(facts, known)
-            return 0
         length = facts.length - facts.skipped
         sent = self._positions.sent(handle, length)
         if sent is None:
@@ -438,7 +461,7 @@ class Persistence:
             return Response({"result": None if facts.method == "socket.sendall" else sent})
         return sent
 
-    def _after_repeating(self, request: _Request, response: Response) -> Response:
+    def _after_repeating(self, request: Request, response: Response) -> Response:
         """The response to the last attempt: an earlier one may have succeeded."""
         if not request.is_repeated:
             return response

@@ -168,6 +168,11 @@ class Persistence(unittest.TestCase):
                 for at in range(1 << 20, len(data), 30000): stream.sendall(data[at : at + 30000])
                 stream.shutdown(socket.SHUT_WR)
                 received = hashlib.sha256()
+                stream.settimeout(0.001)
+                try: stream.recv(1)
+                except TimeoutError: pass
+                stream.settimeout(None)
+                ready()
                 go()
                 while part := stream.recv(30000): received.update(part)
                 say(received.hexdigest() == hashlib.sha256(data).hexdigest())
@@ -184,10 +189,10 @@ class Persistence(unittest.TestCase):
                     received += part
                 if received != DATA:
                     self.fail(f"{len(received)} bytes\n{program.end()}")
+                worker, _ = program.ready()
                 program.go()
                 peer.sendall(DATA[: LENGTH // 2])
-                if end == "restart":  # a killed process can lose what it has taken
-                    self.service.command("restart")
+                self.service.end(end, worker)
                 try:
                     peer.sendall(DATA[LENGTH // 2 :])
                     peer.shutdown(socket.SHUT_WR)
@@ -196,6 +201,31 @@ class Persistence(unittest.TestCase):
                 self.assertEqual(program.end(), "True\n")
 
         self.each(run)
+
+    def test_the_error_of_lost_bytes_is_call_interrupted(self):
+        text = """
+            session = process.default().current()
+            with socket.create_connection(("127.0.0.1", PORT)) as stream:
+                handle = session.call("session.handles", []).value[0]["handle"]
+                stream.recv(5)
+                ready()
+                go()
+                try:
+                    session.call("socket.resume", [handle, 3])
+                except OSError as error:
+                    say(type(error).__name__, error.errno, error.call, error.what)
+                say(stream.recv(9))
+        """
+        with listener() as server:
+            program = Program(self.service, "mediated", text.replace("PORT", str(server.getsockname()[1])))
+            with accepted(server) as peer:
+                peer.sendall(b"01234")
+                worker, _ = program.ready()
+                self.service.end("worker", worker)
+                program.go()
+                peer.sendall(b"56789")
+                expected = "CallInterrupted 103 resume 2 received bytes are lost with the process that served the session"
+                self.assertEqual(program.end(), f"{expected}\nb'56789'\n")
 
     def test_calls_in_flight_are_repeated_found_or_reported(self):
         text = """

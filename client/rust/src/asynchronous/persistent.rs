@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::blocking::attach::{Attached, Link, ends_connection};
-use crate::blocking::recovery::{LostCall, Verdict, settle_repeated};
+use crate::blocking::recovery::{LostCall, Verdict, settle, settle_repeated};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::recovery::{Backoff, CallFacts, CallKind, Observed, Streams};
@@ -114,8 +114,15 @@ impl Persistent {
         let duplicates = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
         let descriptors = duplicates.collect::<std::io::Result<_>>();
         let descriptors = descriptors.map_err(|error| Error::native(&facts.call(), &error))?;
+        let epoch = self.state().identity.1;
         let timeout = {
             let mut streams = lock(&self.streams);
+            if let (CallKind::Receive, Some(handle)) = (facts.kind, facts.handle) {
+                if let Some(error) = streams.readers.take_error(handle) {
+                    return Err(error);
+                }
+                streams.readers.used(handle, epoch);
+            }
             streams.begin(&facts);
             streams.timeout(&facts)
         };
@@ -151,7 +158,7 @@ impl Persistent {
             let mut streams = lock(&self.streams);
             let unknown = Error::disconnected("forgotten");
             streams.end(&entry.facts, (entry.skipped, 0), &Observed::default(), Some(&unknown));
-            if entry.facts.kind != CallKind::Close {
+            if !matches!(entry.facts.kind, CallKind::Close | CallKind::Receive) {
                 streams.forget(entry.facts.handle);
             }
         }
@@ -202,7 +209,9 @@ impl Persistent {
             }
             Err(error) => streams.end(&entry.facts, progress, &Observed::default(), Some(error)),
         }
-        if matches!(result, Err(Error::Timeout { sent: None, .. } | Error::Disconnected { .. })) {
+        if entry.facts.kind != CallKind::Receive
+            && matches!(result, Err(Error::Timeout { sent: None, .. } | Error::Disconnected { .. }))
+        {
             streams.forget(entry.facts.handle);
         }
         result
@@ -383,6 +392,10 @@ fn recover(
     let mut backoff = Backoff::default();
     loop {
         let attached = link.attach_again(&mut None, None, give_up, is_abandoned)?;
+        if settle_all(&attached, streams).is_err() {
+            thread::park_timeout(backoff.next());
+            continue;
+        }
         let resolved = lost.iter().skip(verdicts.len()).try_for_each(|lost| {
             let call = lost_call(&lost.facts, lost.sent_to, lost.id, lost.skipped);
             match call.resolve(&attached.connection, attached.epoch, streams) {
@@ -402,9 +415,26 @@ fn recover(
 
 /// The parameters of the call that opens the session.
 pub(super) fn open_params(is_relayed: bool) -> Value {
-    let mut params = serde_json::json!({ "persist": true });
+    let mut params = serde_json::json!({ "persist": true, "exactly_once": true });
     if is_relayed {
         params["descriptors"] = Value::Bool(false);
     }
     params
+}
+
+/// Reports to the process how much the program has received from each connection. No response is on its way.
+fn settle_all(attached: &Attached, streams: &Mutex<Streams>) -> Result<()> {
+    let (connection, epoch) = (&attached.connection, attached.epoch);
+    let unsettled = lock(streams).readers.unsettled(epoch);
+    for handle in unsettled {
+        let received = lock(streams).readers.received(handle);
+        match settle(connection, (handle, received), epoch, streams) {
+            // The receive in progress reports it, or the next one.
+            Err(error @ Error::Interrupted { .. }) => {
+                lock(streams).readers.report_later(handle, error);
+            }
+            other => other?,
+        }
+    }
+    Ok(())
 }

@@ -40,8 +40,7 @@ pub(crate) struct Attached {
 
 /// A new connection whose `session.attach` the broker has not answered yet.
 ///
-/// It is kept rather than dropped: its request can be the first that the next process reads, and the session would end
-/// with the connection.
+/// It is kept rather than dropped: the next process answers it.
 #[derive(Debug)]
 pub(crate) struct Attaching {
     connection: Connection,

@@ -11,11 +11,11 @@ use super::attach::{Attaching, ends_connection};
 use super::cancellation::CancellationToken;
 use super::connection::Connection;
 use super::pool::Pool;
-use super::recovery::{LostCall, Verdict, settle_repeated};
+use super::recovery::{LostCall, Verdict, settle_before, settle_repeated};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::operation::Operation;
-use crate::recovery::{Backoff, CallFacts, Observed, Streams};
+use crate::recovery::{Backoff, CallFacts, CallKind, Observed, Settling, Streams};
 use crate::request::Request;
 use crate::wire::response::{OwnedResponse, Response};
 
@@ -111,8 +111,10 @@ impl Persistent {
         let Running { facts, skipped, counted, observed, .. } = running;
         let mut streams = lock(&self.streams);
         streams.end(&facts, (skipped, counted), &observed, result.as_ref().err());
-        if matches!(result, Err(Error::Timeout { sent: None, .. } | Error::Disconnected { .. })) {
-            // Nobody has said what the call did.
+        if facts.kind != CallKind::Receive
+            && matches!(result, Err(Error::Timeout { sent: None, .. } | Error::Disconnected { .. }))
+        {
+            // Nobody has said what the call did. Of a receive, the next process finds out.
             streams.forget(facts.handle);
         }
         result
@@ -240,7 +242,11 @@ impl Running<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            let attempted = self.attempt(&connection, operation);
+            if !self.prepare(&connection, generation)? {
+                pause(&mut backoff);
+                continue;
+            }
+            let attempted = self.attempt_counted(&connection, operation);
             if matches!(attempted, Attempted::Stopped(_)) {
                 connection.end(Error::disconnected("the broker is about to end"));
             }
@@ -275,6 +281,48 @@ impl Running<'_> {
             }
             pause(&mut backoff);
         }
+    }
+
+    /// Prepares an attempt on a connection. `false` if there has to be another one: then the connection is released.
+    fn prepare(&self, connection: &Arc<Connection>, generation: u64) -> Result<bool> {
+        let settled = settle_before(&self.facts, connection, &self.persistent.streams);
+        if matches!(settled, Ok(Settling::Done)) {
+            return Ok(true);
+        }
+        let has_ended = matches!(&settled, Err(error) if ends_connection(error));
+        if has_ended {
+            connection.end(Error::disconnected("the connection failed"));
+        }
+        self.pool.release(Arc::clone(connection));
+        match settled {
+            Err(_) if has_ended => self.reconnect(generation, false)?,
+            Err(error) => return Err(error),
+            Ok(_) => {
+                if let Some(token) = &self.token {
+                    token.check(&self.facts.method)?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// An attempt, counted if it receives.
+    fn attempt_counted<O: Operation>(
+        &mut self,
+        connection: &Arc<Connection>,
+        operation: &mut O,
+    ) -> Attempted<O::Output> {
+        let reader = self.facts.handle.filter(|_| self.facts.kind == CallKind::Receive);
+        let Some(handle) = reader else { return self.attempt(connection, operation) };
+        let epoch = connection.identity().1;
+        lock(&self.persistent.streams).readers.begin_attempt(handle, epoch);
+        let attempted = self.attempt(connection, operation);
+        let mut streams = lock(&self.persistent.streams);
+        if !self.facts.peeks {
+            streams.readers.add(handle, self.observed.take_count());
+        }
+        streams.readers.end_attempt(handle);
+        attempted
     }
 
     fn read<O: Operation>(

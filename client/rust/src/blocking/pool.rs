@@ -134,6 +134,7 @@ impl Pool {
         }
         if config.is_persistent() {
             params.insert("persist".to_owned(), json!(true));
+            params.insert("exactly_once".to_owned(), json!(true));
         }
         let mut link = None;
         let attach = match first_call(&anchor, "session.open", params) {

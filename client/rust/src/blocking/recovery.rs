@@ -16,7 +16,9 @@ use super::first_call::{call_within, run_within};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::operation;
-use crate::recovery::{CallFacts, CallKind, INFO_BYTES, Position, Streams, is_tcp, send_result};
+use crate::recovery::{
+    CallFacts, CallKind, INFO_BYTES, Position, Settling, Streams, is_tcp, send_result,
+};
 use crate::wire::connect::CONNECT_TIMEOUT;
 use crate::wire::response::OwnedResponse;
 
@@ -80,7 +82,7 @@ impl LostCall<'_> {
             CallKind::Create | CallKind::Accept => self.created(connection),
             CallKind::Bind => self.bound(connection),
             CallKind::Connect => self.connected(connection),
-            CallKind::Receive => self.received(connection, epoch, streams),
+            CallKind::Receive => self.received(connection, streams),
             CallKind::Send => self.sent(connection, epoch, streams),
             CallKind::Unknown => Err(self.unknown()),
         }
@@ -216,12 +218,8 @@ impl LostCall<'_> {
         Ok(Some(true))
     }
 
-    fn received(
-        &self,
-        connection: &Connection,
-        epoch: u64,
-        streams: &Mutex<Streams>,
-    ) -> Result<Verdict> {
+    /// The broker knows how much the program has received before the call is repeated ([`settle`]).
+    fn received(&self, connection: &Connection, streams: &Mutex<Streams>) -> Result<Verdict> {
         if self.facts.peeks {
             return Ok(Verdict::Repeat);
         }
@@ -230,18 +228,16 @@ impl LostCall<'_> {
         if LOSSY_TYPES.contains(&number("type")) && number("family") != AF_UNIX {
             return Ok(Verdict::Repeat);
         }
-        let lost = match self.find(connection, epoch, streams)? {
-            Some(is_first) if is_tcp(&socket) => match (is_first, self.facts.handle) {
-                (true, Some(handle)) => lock(streams).lost(handle),
-                _ => Ok(0),
-            },
-            _ => Err("whether it received data is not known"),
-        };
-        match lost {
-            Ok(0) => Ok(Verdict::Repeat),
-            Ok(lost) => Err(self.facts.interrupted(&format!("{lost} received bytes are lost"))),
-            Err(reason) => Err(self.facts.interrupted(reason)),
+        let lost = self.facts.handle.and_then(|handle| lock(streams).readers.take_error(handle));
+        if let Some(Error::Interrupted { message, .. }) = lost {
+            return Err(self.facts.interrupted(&message));
         }
+        let is_reader =
+            self.facts.handle.is_some_and(|handle| lock(streams).readers.contains(handle));
+        if is_tcp(&socket) && is_reader {
+            return Ok(Verdict::Repeat);
+        }
+        Err(self.facts.interrupted("whether it received data is not known"))
     }
 
     fn sent(
@@ -269,6 +265,60 @@ impl LostCall<'_> {
     }
 }
 
+/// Reports to the process `epoch` how many bytes the program has received from a connection. An error of
+/// [`ends_connection`] if this connection has ended; [`Error::Interrupted`] if received bytes are lost, or may come twice.
+pub(crate) fn settle(
+    connection: &Connection,
+    (handle, received): (Handle, Option<u64>),
+    epoch: u64,
+    streams: &Mutex<Streams>,
+) -> Result<()> {
+    match call(connection, "socket.resume", (handle, received)) {
+        Err(error) if ends_connection(&error) => Err(error),
+        answer => lock(streams).readers.settle(handle, epoch, answer),
+    }
+}
+
+/// Before a call that receives, or waits until there is something to receive: reports to the process how much the program has
+/// received. `Wait` if that is not known yet. Errors are those of [`settle`].
+pub(super) fn settle_before(
+    facts: &CallFacts,
+    connection: &Connection,
+    streams: &Mutex<Streams>,
+) -> Result<Settling> {
+    let epoch = connection.identity().1;
+    let receives = facts.kind == CallKind::Receive;
+    let handles = match facts.kind {
+        CallKind::Receive => facts.handle.into_iter().collect(),
+        CallKind::Poll => lock(streams).readers.unsettled(epoch),
+        _ => return Ok(Settling::Done),
+    };
+    for handle in handles {
+        let settling = lock(streams).readers.settling(handle, epoch);
+        let received = match settling {
+            Settling::Done => continue,
+            Settling::Wait => return Ok(Settling::Wait),
+            Settling::Ask(received) => received,
+        };
+        match settle(connection, (handle, received), epoch, streams) {
+            Err(Error::Interrupted { message, .. }) if receives => {
+                return Err(facts.interrupted(&message));
+            }
+            // The next receive from that socket reports it.
+            Err(error @ Error::Interrupted { .. }) => {
+                lock(streams).readers.report_later(handle, error);
+            }
+            other => other?,
+        }
+    }
+    let lost = facts.handle.filter(|_| receives);
+    match lost.and_then(|handle| lock(streams).readers.take_error(handle)) {
+        Some(Error::Interrupted { message, .. }) => Err(facts.interrupted(&message)),
+        Some(error) => Err(error),
+        None => Ok(Settling::Done),
+    }
+}
+
 /// A call that recovery makes.
 fn call(connection: &Connection, method: &str, params: impl serde::Serialize) -> Result<Value> {
     call_within(CONNECT_TIMEOUT, connection, method, params)
@@ -286,10 +336,10 @@ fn position(connection: &Connection, handle: Handle) -> Result<Option<Position>>
     };
     let mut before = info()?;
     for _ in 0..READINGS_MAX {
-        let (unsent, unread) = (queued("SIOCOUTQ")?, queued("FIONREAD")?);
+        let unsent = queued("SIOCOUTQ")?;
         let after = info()?;
         if Position::is_same(&before, &after)? {
-            return Position::of(&after, unsent, unread).map(Some);
+            return Position::of(&after, unsent).map(Some);
         }
         before = after;
     }

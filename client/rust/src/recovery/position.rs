@@ -13,34 +13,25 @@ const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 const TIME_WAIT: u8 = 6;
 const CLOSE: u8 = 7;
-const CLOSE_WAIT: u8 = 8;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
 
-/// How many bytes the kernel has taken to send, and given to receivers. A connecting socket counts one byte more as
-/// sent, which is its SYN.
+/// How many bytes the kernel has taken to send. A connecting socket counts one byte more, which is its SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) sent: u64,
-    pub(crate) received: u64,
-    /// Whether one byte more may be counted in either direction: the socket is closed, and its history is not known.
+    /// Whether one byte more may be counted: the socket is closed, and its history is not known.
     pub(crate) is_closed: bool,
 }
 
 impl Position {
-    /// From `TCP_INFO`, `SIOCOUTQ` and `FIONREAD`, read at one time.
-    pub(crate) fn of(info: &[u8], unsent: u64, unread: u64) -> Result<Self> {
+    /// From `TCP_INFO` and `SIOCOUTQ`, read at one time.
+    pub(crate) fn of(info: &[u8], unsent: u64) -> Result<Self> {
         let [state, ..] = info else { return Err(too_short()) };
         // FIN takes a place in the stream.
         let fin_sent = matches!(*state, FIN_WAIT1 | FIN_WAIT2 | TIME_WAIT | LAST_ACK | CLOSING);
-        let fin_received = matches!(*state, CLOSE_WAIT | TIME_WAIT | LAST_ACK | CLOSING);
         let sent = field(info, BYTES_ACKED)?.saturating_add(unsent);
-        let received = field(info, BYTES_RECEIVED)?.saturating_sub(unread);
-        Ok(Self {
-            sent: sent.saturating_sub(u64::from(fin_sent)),
-            received: received.saturating_sub(u64::from(fin_received)),
-            is_closed: *state == CLOSE,
-        })
+        Ok(Self { sent: sent.saturating_sub(u64::from(fin_sent)), is_closed: *state == CLOSE })
     }
 
     /// Whether nothing was sent, acknowledged or received between two readings of `TCP_INFO`.
@@ -74,13 +65,11 @@ mod tests {
 
     #[test]
     fn fin_is_not_counted_as_data() {
-        let established = Position::of(&info(1, 101, 60), 5, 10).unwrap();
-        assert_eq!(established, Position { sent: 106, received: 50, is_closed: false });
-        let end_received = Position::of(&info(CLOSE_WAIT, 101, 61), 5, 10).unwrap();
-        assert_eq!(end_received, established);
-        let end_sent = Position::of(&info(FIN_WAIT1, 101, 60), 6, 10).unwrap();
+        let established = Position::of(&info(1, 101, 60), 5).unwrap();
+        assert_eq!(established, Position { sent: 106, is_closed: false });
+        let end_sent = Position::of(&info(FIN_WAIT1, 101, 60), 6).unwrap();
         assert_eq!(end_sent, established);
-        assert!(Position::of(&info(1, 1, 1)[..80], 0, 0).is_err());
+        assert!(Position::of(&info(1, 1, 1)[..80], 0).is_err());
     }
 
     #[test]

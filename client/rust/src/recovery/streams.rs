@@ -1,4 +1,4 @@
-//! How many bytes each TCP stream has sent and received, as the program knows it, and the timeouts of sockets.
+//! How many bytes each TCP stream has sent, as the program knows it, and the timeouts of sockets.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use sockbroker_proto::handle::Handle;
 
 use super::call_facts::{CallFacts, CallKind};
 use super::position::Position;
+use super::readers::Readers;
 use crate::error::Error;
 
 /// Families, types and protocols of Linux.
@@ -33,6 +34,11 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// Takes the number of bytes, which is recorded now.
+    pub(crate) fn take_count(&mut self) -> u64 {
+        self.count.take().unwrap_or_default()
+    }
+
     /// Reads the result of a call.
     pub(crate) fn of(facts: &CallFacts, result: &str) -> Self {
         let mut observed = Self::default();
@@ -58,7 +64,6 @@ struct Stream {
     /// What the kernel counted as sent before the first byte.
     base: u64,
     sent: u64,
-    received: u64,
     /// The sends in progress, and how many bytes they carry.
     sends: u32,
     sending: u64,
@@ -70,6 +75,8 @@ struct Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     known: HashMap<Handle, Stream>,
+    /// What it has received.
+    pub(crate) readers: Readers,
     timeouts: HashMap<Handle, Option<f64>>,
 }
 
@@ -78,6 +85,7 @@ impl Streams {
     pub(crate) fn begin(&mut self, facts: &CallFacts) {
         if matches!(facts.method.as_str(), "session.attach" | "session.clone") {
             self.known.clear();
+            self.readers.clear();
         }
         let Some(handle) = facts.handle else { return };
         // Others can use the socket from now on, or it has data outside of the stream.
@@ -85,8 +93,10 @@ impl Streams {
             || matches!(facts.method.as_str(), "socket.fileno" | "socket.detach" | "socket.dup")
         {
             self.known.remove(&handle);
+            self.readers.remove(handle);
         }
         if facts.kind == CallKind::Connect {
+            self.readers.begin(handle);
             self.known.entry(handle).or_insert(Stream { base: 1, ..Stream::default() });
         }
         if let Some(stream) = self.known.get_mut(&handle).filter(|_| facts.kind == CallKind::Send) {
@@ -112,20 +122,17 @@ impl Streams {
             self.note_success(facts);
         }
         let Some(handle) = facts.handle else { return };
+        if facts.kind == CallKind::Receive && !facts.peeks {
+            self.readers.add(handle, observed.count.unwrap_or_default());
+        }
         let Some(stream) = self.known.get_mut(&handle) else { return };
-        match facts.kind {
-            CallKind::Send => {
-                stream.sends = stream.sends.saturating_sub(1);
-                stream.sending = stream.sending.saturating_sub(rest.saturating_sub(counted));
-                stream.sent += match error {
-                    None => observed.count.unwrap_or(rest).saturating_sub(counted),
-                    Some(error) => error.sent(),
-                };
-            }
-            CallKind::Receive if !facts.peeks => {
-                stream.received += observed.count.unwrap_or_default();
-            }
-            _ => {}
+        if facts.kind == CallKind::Send {
+            stream.sends = stream.sends.saturating_sub(1);
+            stream.sending = stream.sending.saturating_sub(rest.saturating_sub(counted));
+            stream.sent += match error {
+                None => observed.count.unwrap_or(rest).saturating_sub(counted),
+                Some(error) => error.sent(),
+            };
         }
     }
 
@@ -140,6 +147,8 @@ impl Streams {
         };
         if is_tcp(socket) {
             self.known.insert(handle, Stream { base, ..Stream::default() });
+            self.readers.remove(handle);
+            self.readers.begin(handle);
         }
     }
 
@@ -147,6 +156,7 @@ impl Streams {
         let Some(handle) = facts.handle else { return };
         if matches!(facts.kind, CallKind::Close | CallKind::Detach) {
             self.known.remove(&handle);
+            self.readers.remove(handle);
             self.timeouts.remove(&handle);
         }
         if facts.method == "socket.settimeout" {
@@ -154,7 +164,7 @@ impl Streams {
         }
     }
 
-    /// Forgets the position of a stream, because the outcome of a call is not known.
+    /// Forgets how much a stream has sent, because the outcome of a call is not known.
     pub(crate) fn forget(&mut self, handle: Option<Handle>) {
         if let Some(handle) = handle {
             self.known.remove(&handle);
@@ -183,25 +193,6 @@ impl Streams {
         if let Some(stream) = self.known.get_mut(&handle) {
             stream.found = Some((epoch, position));
         }
-    }
-
-    /// How many received bytes were lost with a process. An error says what is wrong with the stream.
-    ///
-    /// Call it once after [`Streams::found`]: later calls may receive meanwhile.
-    pub(crate) fn lost(&mut self, handle: Handle) -> Result<u64, &'static str> {
-        let unknown = "whether it received data is not known";
-        let Some(stream) = self.known.get_mut(&handle) else { return Err(unknown) };
-        let Some((_, position)) = stream.found else { return Err(unknown) };
-        let lost = position.received.checked_sub(stream.received);
-        let Some(lost) = lost else {
-            self.known.remove(&handle);
-            return Err("another program receives from this socket");
-        };
-        if position.is_closed && lost == 1 {
-            return Ok(0);
-        }
-        stream.received = position.received;
-        Ok(lost)
     }
 
     /// How many bytes of a send in progress were sent: `length` is what is left of it. `is_ordered` means that
@@ -270,8 +261,8 @@ mod tests {
         CallFacts::of(&request.with_attachments(Attachments::One([data])))
     }
 
-    fn position(sent: u64, received: u64) -> Position {
-        Position { sent, received, is_closed: false }
+    fn position(sent: u64) -> Position {
+        Position { sent, is_closed: false }
     }
 
     #[test]
@@ -280,13 +271,13 @@ mod tests {
         for data in [&b"first"[..], b"second", b"third"] {
             streams.begin(&send(data));
         }
-        streams.found(handle(), 9, position(1 + 5 + 2, 0));
+        streams.found(handle(), 9, position(1 + 5 + 2));
         let shares = [5, 6, 5].map(|length| streams.sent(handle(), length, true));
         assert_eq!(shares, [Some(5), Some(2), Some(0)]);
         // The first is answered with its length, and the rest of the second follows.
         streams.end(&send(b"first"), (0, 5), &Observed::default(), None);
         streams.end(&send(b"second"), (2, 0), &Observed::default(), None);
-        streams.found(handle(), 10, position(1 + 5 + 6, 0));
+        streams.found(handle(), 10, position(1 + 5 + 6));
         assert_eq!(streams.sent(handle(), 5, true), Some(0));
     }
 
@@ -295,29 +286,10 @@ mod tests {
         for (sends, sent, expected) in [(1, 3, Some(3)), (2, 3, None), (1, 6, None)] {
             let mut streams = connected();
             (0..sends).for_each(|_| streams.begin(&send(b"abcde")));
-            streams.found(handle(), 9, position(1 + sent, 0));
+            streams.found(handle(), 9, position(1 + sent));
             assert_eq!(streams.sent(handle(), 5, false), expected, "{sends} {sent}");
             assert_eq!(streams.needs_position(handle(), 9), expected.map(|_| false));
         }
-    }
-
-    #[test]
-    fn lost_bytes_are_counted_and_reported_once() {
-        let mut streams = connected();
-        let receive = CallFacts::of(&Request::new("socket.recv", (5, 9, 0)));
-        streams.end(
-            &receive,
-            (0, 0),
-            &Observed::of(&receive, r#"{"data":"","n":3,"eof":false}"#),
-            None,
-        );
-        streams.found(handle(), 9, position(1, 3));
-        assert_eq!(streams.lost(handle()), Ok(0));
-        streams.found(handle(), 10, position(1, 7));
-        assert_eq!(streams.lost(handle()), Ok(4));
-        assert_eq!(streams.lost(handle()), Ok(0));
-        streams.found(handle(), 11, position(1, 2));
-        assert!(streams.lost(handle()).is_err() && streams.needs_position(handle(), 12).is_none());
     }
 
     #[test]
@@ -327,6 +299,7 @@ mod tests {
             assert_eq!(streams.needs_position(handle(), 9), Some(true));
             streams.begin(&CallFacts::of(&Request::new(method, (5,))));
             assert_eq!(streams.needs_position(handle(), 9), None, "{method}");
+            assert!(!streams.readers.contains(handle()), "{method}");
         }
     }
 

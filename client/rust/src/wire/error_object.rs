@@ -49,6 +49,7 @@ impl From<ErrorObject> for Error {
                 Error::Argument { exception: data.exception.unwrap_or_default(), call, message }
             }
             ErrorKind::Descriptor => Error::Descriptor { call, message },
+            ErrorKind::Interrupted => Error::Interrupted { call, handle: None, message },
             ErrorKind::Method => Error::Method { message },
             ErrorKind::Parse | ErrorKind::Request | ErrorKind::Internal | ErrorKind::Policy => {
                 Error::Broker { code, message }

@@ -108,19 +108,25 @@ fn asynchronous_stream_loses_and_repeats_no_byte() {
             assert!(received == data, "{end:?}: {} bytes", received.len());
             service = returned;
         }
-        let broker = connect(&service).await;
-        let (mut socket, mut peer) = connected(&broker).await;
-        let sent = data.clone();
-        let writer = thread::spawn(move || {
-            peer.write_all(&sent[..LENGTH / 2]).unwrap();
-            service.end(End::Restart, 0);
-            peer.write_all(&sent[LENGTH / 2..]).unwrap();
-            service
-        });
-        let mut received = Vec::new();
-        socket.read_to_end(&mut received).await.unwrap();
-        assert!(received == data, "{} bytes", received.len());
-        drop(writer.join().unwrap());
+        for end in End::ALL {
+            let broker = connect(&service).await;
+            let (mut socket, mut peer) = connected(&broker).await;
+            // A receive that is dropped without data changes nothing.
+            let dropped = tokio::time::timeout(SHORT, socket.recv(&mut [0])).await;
+            assert!(dropped.is_err(), "{dropped:?}");
+            let process = worker(&broker).await;
+            let sent = data.clone();
+            let writer = thread::spawn(move || {
+                peer.write_all(&sent[..LENGTH / 2]).unwrap();
+                service.end(end, process);
+                peer.write_all(&sent[LENGTH / 2..]).unwrap();
+                service
+            });
+            let mut received = Vec::new();
+            socket.read_to_end(&mut received).await.unwrap();
+            assert!(received == data, "{end:?}: {} bytes", received.len());
+            service = writer.join().unwrap();
+        }
     });
 }
 

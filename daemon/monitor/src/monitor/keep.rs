@@ -325,7 +325,7 @@ pub(super) struct WaitTimes {
 
 impl WaitTimes {
     /// What a session waits after the end of its worker.
-    fn from(self, now: Duration, linger: Duration) -> Waiting {
+    pub(super) fn from(self, now: Duration, linger: Duration) -> Waiting {
         Waiting {
             since: now,
             until: now.saturating_add(self.reattach.max(linger.min(self.longest))),

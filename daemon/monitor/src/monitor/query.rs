@@ -43,9 +43,6 @@ impl<H: Host> Monitor<H> {
         for token in asked {
             self.send(token, &ToWorker::Query { number, query }, &[]);
         }
-        if query == Query::Sessions {
-            self.send_waiting(asker, request);
-        }
         if query == Query::Metrics {
             let page = self.counters.page(self.workers.len());
             match sealed::create("metrics", page.as_bytes()) {
@@ -95,7 +92,11 @@ impl<H: Host> Monitor<H> {
         for number in over.map(|(number, _)| *number).collect::<Vec<_>>() {
             let Some(query) = self.queries.open.remove(&number) else { continue };
             let missing = Some(query.missing + query.waiting.len() as u64);
-            let InProgress { asker, request, .. } = query;
+            let InProgress { asker, request, query, .. } = query;
+            if query == Query::Sessions {
+                // Last: the sessions of workers that have ended since the query began wait now.
+                self.send_waiting(asker, request);
+            }
             self.send(asker, &ToWorker::QueryEnd { request, missing }, &[]);
         }
     }

@@ -10,8 +10,9 @@ use sockbroker_sys::credentials::Credentials;
 use sockbroker_sys::{clock, sealed};
 
 use super::host::Host;
-use super::keep::{CRASHES, JUDGE, Judgement, Kept};
+use super::keep::{CRASHES, JUDGE, Judgement, Kept, WaitTimes};
 use super::state::{EXHAUSTED_PAUSE, Monitor};
+use super::worker::Worker;
 use crate::message::{KeptSession, ToKept, ToWorker, WaitingSession};
 
 /// When to try again to start a worker for sessions.
@@ -178,10 +179,14 @@ impl<H: Host> Monitor<H> {
         expire.chain(barriers).chain(judge).chain(retry).min()
     }
 
-    /// Sends the sessions that have no worker, for the list of all.
+    /// Sends the sessions whose worker does not list them, for the list of all: they have none, or it is about to begin or
+    /// to end.
     pub(super) fn send_waiting(&mut self, asker: u64, request: u64) {
-        let waiting: Vec<_> = self.kept.values().filter(|kept| !kept.is_served).collect();
-        let waiting: Vec<_> = waiting.into_iter().flat_map(summaries).collect();
+        let times = self.wait_times();
+        let workers = self.workers.values().filter(|worker| worker.is_serving());
+        let serving: Vec<_> = workers.map(Worker::peer).collect();
+        let waiting = self.kept.values().filter(|kept| !serving.contains(&&kept.owner));
+        let waiting: Vec<_> = waiting.flat_map(|kept| summaries(kept, times)).collect();
         let memory = postcard::to_stdvec(&waiting).map_err(io::Error::other);
         match memory.and_then(|bytes| sealed::create("waiting", &bytes)) {
             Ok(memory) => {
@@ -198,15 +203,16 @@ impl Kept {
     }
 }
 
-fn summaries(kept: &Kept) -> Vec<WaitingSession> {
+fn summaries(kept: &Kept, times: WaitTimes) -> Vec<WaitingSession> {
     let now = clock::since_boot();
     let parked = kept.parked().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot count the handles of sessions that wait");
         BTreeMap::new()
     });
     let summary = |session: &KeptSession| {
-        let waiting = session.waiting?;
-        Some(WaitingSession {
+        // As when its worker ends.
+        let waiting = session.waiting.unwrap_or_else(|| times.from(now, session.linger));
+        WaitingSession {
             number: session.number,
             uid: kept.owner.uid,
             linger: session.linger,
@@ -215,7 +221,7 @@ fn summaries(kept: &Kept) -> Vec<WaitingSession> {
             until: waiting.until.saturating_sub(now),
             handles: parked.get(&session.number).copied().unwrap_or_default(),
             is_stored: kept.is_stored,
-        })
+        }
     };
-    kept.sessions.values().filter_map(summary).collect()
+    kept.sessions.values().map(summary).collect()
 }

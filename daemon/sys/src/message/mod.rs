@@ -11,6 +11,7 @@ mod tests;
 
 pub use batch::{BATCH_MAX, OutgoingMessage, receive_batch, send_batch};
 pub use receive::{
-    Received, ReceivedFrom, ReceivedMessage, receive, receive_append, receive_from, receive_message,
+    Received, ReceivedFrom, ReceivedMessage, discard, receive, receive_append, receive_from,
+    receive_message,
 };
 pub use send::{send, send_message, send_to};

@@ -68,6 +68,16 @@ pub fn receive_append(
     Ok(n)
 }
 
+/// Takes at most `length` bytes of a TCP stream out of its queue without copying them (`MSG_TRUNC` of tcp(7)). Does not
+/// wait. `EFAULT` for a socket whose data the kernel copies even so.
+pub fn discard(fd: BorrowedFd<'_>, length: usize) -> io::Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    retry(|| {
+        // SAFETY: the call takes no pointer. The kernel never writes to the null pointer: it fails with EFAULT.
+        check_size(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), length, flags) })
+    })
+}
+
 /// `recvfrom(2)` of at most `length` bytes.
 pub fn receive_from(fd: BorrowedFd<'_>, length: usize, flags: i32) -> io::Result<ReceivedFrom> {
     let mut data = Vec::new();

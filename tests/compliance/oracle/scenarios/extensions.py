@@ -98,6 +98,19 @@ def position_of_a_connection(s, t):
 
 
 @scenario
+def resumed_position(s, t):
+    """`resume` returns what receivers have taken. The process is the same, so that it drops nothing."""
+    client, server = tcp_pair(s, t)
+    client.sendall(b"x" * 1000)
+    server.recv(300, s.MSG_WAITALL)
+    t.note("known", s.resume(server, 300))
+    t.note("not known", s.resume(server, None))
+    t.note("next", len(server.recv(700, s.MSG_WAITALL)))
+    t.note("all", s.resume(server, 5))
+    t.call("udp", s.resume, udp(s, t), 0)
+
+
+@scenario
 def receive_many(s, t):
     """`recvmmsg` returns available messages, up to its limit."""
     here, there = udp_pair(s, t)
