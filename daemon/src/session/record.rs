@@ -1,7 +1,7 @@
 //! The state of a session as one value, which can be kept over a restart together with its descriptors.
 //!
 //! Not part of it: calls in flight, answers kept for `call.resolve`, look-ups, bytes that a cancelled
-//! `MSG_WAITALL` had taken, counters, and streams. Options, queues and addresses stay with the kernel.
+//! `MSG_WAITALL` had taken, counters, and channels. Options, queues and addresses stay with the kernel.
 //! Whether answers carry attachments is a property of a connection, which asks for it when it attaches.
 
 use std::collections::BTreeMap;
@@ -104,6 +104,14 @@ pub struct SocketRecord {
     /// The request that made the handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maker: Option<Maker>,
+}
+
+/// A stream, in the lots. Its descriptor is sealed memory with what the stage of its kind has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRecord {
+    /// What kind of stream it is, such as `capture`.
+    pub stream: String,
 }
 
 /// What the lots have of a session in addition to its sockets.

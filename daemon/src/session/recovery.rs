@@ -2,27 +2,35 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sockbroker_monitor::message::{Index, KeptSession, Persisted, Waiting};
 use sockbroker_proto::api::session::Persistence as Reach;
+use sockbroker_sys::sealed;
 
 use crate::descriptor::Descriptor;
 use crate::principal::{Principal, PrincipalKey};
-use crate::quota::User;
+use crate::quota::{Share, User};
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::lots::{Found, Held, Key, Recovered};
 use crate::session::persistence::may_persist;
 use crate::session::record::{
-    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord, decode,
+    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord,
+    StreamRecord, decode,
 };
 use crate::session::restore::Restored;
 use crate::session::restriction::RestrictionText;
+use crate::session::streams::RestoredStream;
 use crate::table::{Numbers, slots};
 use sockbroker_policy::Policy;
+
+/// The kind of streams that captures are.
+const CAPTURE: &str = "capture";
+/// The most bytes that describe a capture.
+const CAPTURE_BYTES: usize = 1 << 20;
 
 /// Sockets that nobody gets. They are closed where that cannot stall anything, after the lots have no copy.
 struct Closed<'a> {
@@ -43,6 +51,8 @@ struct Parts {
     state: Option<SessionState>,
     sockets: BTreeMap<u64, SocketRecord>,
     descriptors: HashMap<u64, OwnedFd>,
+    /// Captures, each with the memory that describes it.
+    captures: BTreeMap<u64, OwnedFd>,
 }
 
 impl Parts {
@@ -55,6 +65,10 @@ impl Parts {
                 continue;
             }
             let Some(descriptor) = descriptor else { continue };
+            if decode(&body).is_ok_and(|StreamRecord { stream }| stream == CAPTURE) {
+                parts.captures.insert(handle, descriptor);
+                continue;
+            }
             match decode::<SocketRecord>(&body) {
                 // It would have ended with the connection.
                 Ok(SocketRecord { network: Some(_), .. }) => closed.add([descriptor]),
@@ -87,8 +101,8 @@ impl Parts {
         let Index { uid, gid, groups, .. } = owner;
         let owner =
             OwnerRecord::Local { uid: *uid, gid: *gid, groups: groups.clone(), cgroup, unit };
-        let numbers =
-            Numbers { slots: slots(sockets.keys().copied()), generation: state.generation };
+        let handles = sockets.keys().chain(self.captures.keys()).copied();
+        let numbers = Numbers { slots: slots(handles), generation: state.generation };
         Ok(Some(SessionRecord {
             session: kept.number,
             owner,
@@ -138,11 +152,19 @@ impl Broker {
             let record = parts.record(session, index);
             let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
             let descriptors = std::mem::take(&mut parts.descriptors);
+            let captures = std::mem::take(&mut parts.captures);
+            let mut memories = HashMap::new();
             let restored = match record {
                 Ok(Some(record)) => {
+                    let streams = self.recover_captures(session.number, captures, &user);
+                    let streams = streams.into_iter().map(|(handle, (stream, memory))| {
+                        memories.insert(Key { session: session.number, handle }, Some(memory));
+                        (handle, stream)
+                    });
+                    let streams = streams.collect();
                     let broker =
                         Restored { limits: &self.limits, user: &user, claims: &self.claims };
-                    Session::restore(record, descriptors, broker).map(Some)
+                    Session::restore(record, descriptors, streams, broker).map(Some)
                 }
                 Ok(None) => {
                     closed.add(descriptors.into_values());
@@ -156,6 +178,7 @@ impl Broker {
             match restored {
                 Ok(Some(restored)) => {
                     kept.extend(keys(&restored));
+                    kept.extend(memories);
                     restored.expect_connection(self.time_left(session));
                     self.keep_recovered(restored, reach, generation);
                     count += 1;
@@ -174,7 +197,47 @@ impl Broker {
         self.lots.settle(kept);
         drop(closed);
         self.revoke();
+        self.captures.resume();
         Ok(count)
+    }
+
+    /// Captures of a session, each with the memory that describes it, by their handles. Another process continues them
+    /// soon.
+    fn recover_captures(
+        &self,
+        session: u64,
+        captures: BTreeMap<u64, OwnedFd>,
+        user: &Arc<User>,
+    ) -> BTreeMap<u64, (RestoredStream, Held)> {
+        let recover = |memory: &OwnedFd| {
+            let record = sealed::read(memory.as_fd(), CAPTURE_BYTES);
+            self.captures.recover(&record.map_err(|error| error.to_string())?, user)
+        };
+        let recovered =
+            captures.into_iter().filter_map(|(handle, memory)| match recover(&memory) {
+                Ok(capture) => {
+                    let capture = Arc::new(capture);
+                    let (granted, ended) = (capture.granted(), capture.ended());
+                    let task = Box::pin(async move {
+                        ended.await;
+                    });
+                    let reservation = user.take_back(Share::Handles, 1);
+                    let (kind, body) = (CAPTURE, capture);
+                    let stream = RestoredStream { kind, granted, body, task, handle: reservation };
+                    let held: Held = Arc::new(memory);
+                    Some((handle, (stream, held)))
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        session,
+                        handle,
+                        error,
+                        "ended a capture whose state is not usable"
+                    );
+                    None
+                }
+            });
+        recovered.collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The streams of a session.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sockbroker_proto::handle::Handle;
 
@@ -9,6 +11,16 @@ use crate::error::OpResult;
 use crate::quota::Reservation;
 use crate::table::Resource;
 use crate::table::stream::{Body, Granted, Stream};
+
+/// A stream that an earlier process has left.
+#[expect(missing_debug_implementations, reason = "its parts have no text")]
+pub struct RestoredStream {
+    pub kind: &'static str,
+    pub granted: Box<Granted>,
+    pub body: Arc<dyn Body>,
+    pub task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub handle: Reservation,
+}
 
 impl Session {
     /// Starts a stream and gives it a handle.
@@ -31,6 +43,36 @@ impl Session {
         });
         let stream = Stream::new(kind, task, granted, body, handle);
         self.insert_resource(Resource::Stream(Arc::new(stream)))
+    }
+
+    /// Makes a stream outlive this process, if the session does and the stream can. One of which the call ends before this
+    /// returns ends with the process.
+    pub async fn keep_stream(&self, handle: Handle) -> OpResult<()> {
+        if self.persistence().is_none() {
+            return Ok(());
+        }
+        let stream = self.stream(handle)?;
+        let Some(body) = stream.body() else { return Ok(()) };
+        let Some(state) = body.keep().await? else { return Ok(()) };
+        let Some(persistence) = self.persistence() else { return Ok(()) };
+        let table = self.table();
+        // A call on another connection may have closed it, or the process ends.
+        if table.get(handle).is_none() || persistence.left.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        persistence.save_stream(self.number, handle, (stream.kind(), &state))
+    }
+
+    /// A stream that an earlier process has left.
+    pub(super) fn restored_stream(&self, restored: RestoredStream) -> Resource {
+        let RestoredStream { kind, granted, body, task, handle } = restored;
+        let handle = Arc::new(handle);
+        let held = handle.clone();
+        let task = self.tasks.spawn(kind, self.number, async move {
+            let _held = held;
+            task.await;
+        });
+        Resource::Stream(Arc::new(Stream::new(kind, task, granted, Some(body), handle)))
     }
 
     /// The streams with their handles, lowest first.

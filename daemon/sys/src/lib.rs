@@ -33,6 +33,8 @@ pub mod stream;
 pub mod interface;
 pub mod packet;
 pub mod ring;
+pub mod journal;
+mod mapping;
 pub mod ioctl;
 pub mod filter;
 pub mod unix_file;

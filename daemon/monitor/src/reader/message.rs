@@ -11,7 +11,8 @@ use crate::message::Build;
 pub enum ToReader {
     Hello(Build),
     /// The user and the group that the reader becomes; `None` if it stays the broker's. Descriptors: the text of the
-    /// configuration (sealed memory), and the channel to the opener.
+    /// configuration (sealed memory), the channel to the opener, and the ends of the lot for captures that outlive the
+    /// reader.
     Begin {
         id: Option<u32>,
     },
@@ -30,12 +31,22 @@ pub enum ToReader {
         capture: u64,
         reason: Reason,
     },
+    /// Lets a capture outlive the reader. The answer is `Kept`.
+    Keep {
+        request: u64,
+        capture: u64,
+    },
 }
 
 /// From the reader to the worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReaderAnswer {
     Hello(Build),
+    /// The reader continues a capture that an earlier one has left. It comes before `Ready`.
+    Resumed {
+        capture: u64,
+        live: Live,
+    },
     /// The reader is confined, and serves.
     Ready,
     /// A capture is live. Descriptor: the client's end of the stream.
@@ -55,6 +66,11 @@ pub enum ReaderAnswer {
         request: u64,
         result: Option<Result<(u64, u64), Failure>>,
     },
+    /// `None` if it has ended.
+    Kept {
+        request: u64,
+        result: Option<Result<(), Failure>>,
+    },
     Ended {
         capture: u64,
         ended: Ended,
@@ -73,6 +89,8 @@ pub enum ReaderOrder {
 /// From the reader to the opener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReaderReport {
+    /// A capture of an earlier reader continues: it counts.
+    Resumed { capture: u64, opened: Opened },
     /// A capture has ended: it no longer counts. The worker learns this afterwards.
     Ended { capture: u64 },
 }
@@ -80,8 +98,12 @@ pub enum ReaderReport {
 impl Message for ToReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Begin { .. } => 2,
-            Self::Hello(_) | Self::Counts { .. } | Self::Stop { .. } | Self::Close { .. } => 0,
+            Self::Begin { .. } => 4,
+            Self::Hello(_)
+            | Self::Counts { .. }
+            | Self::Stop { .. }
+            | Self::Close { .. }
+            | Self::Keep { .. } => 0,
         }
     }
 }
@@ -91,7 +113,9 @@ impl Message for ReaderAnswer {
         match self {
             Self::Live { .. } => 1,
             Self::Hello(_)
+            | Self::Resumed { .. }
             | Self::Ready
+            | Self::Kept { .. }
             | Self::NotLive { .. }
             | Self::Counts { .. }
             | Self::Filter { .. }
@@ -112,7 +136,7 @@ impl Message for ReaderOrder {
 impl Message for ReaderReport {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Ended { .. } => 0,
+            Self::Resumed { .. } | Self::Ended { .. } => 0,
         }
     }
 }
