@@ -19,6 +19,11 @@ subject = { everyone = true }
 allow = ["capture", "create"]
 family = ["AF_PACKET"]
 """
+DENIED = """[[rule]]
+name = "no captures"
+subject = { everyone = true }
+deny = ["capture"]
+"""
 CLONE_NEWNET = 0x40000000
 SECTION, PACKET, STATISTICS = 0x0A0D0D0A, 6, 5
 CONTINUED = b"continued after the end of the process that wrote the capture"
@@ -304,7 +309,7 @@ def revoked_while_down(program):
         stream.read()
         sender.send(2)
         broker.kill()
-        broker.write_policy(POLICY + PERSIST)
+        broker.write_policy(POLICY + PERSIST + CAPTURES + DENIED)
         broker.start()
         client = reattached(broker, token)
         found, sections, ends = numbers(stream.blocks())

@@ -7,6 +7,7 @@ use std::time::Instant;
 use sockbroker_sys::lot::Lot;
 
 use super::host::{Host, Refusal};
+use super::keep::Kept;
 use super::remote::is_remote;
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use super::worker::Worker;
@@ -175,7 +176,9 @@ impl<H: Host> Monitor<H> {
     pub(super) fn start_reader(&mut self, token: u64, request: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
         let (uid, peer) = (worker.uid(), worker.peer().clone());
-        let started = if self.opener.is_none() {
+        // Without an opener no capture can be opened, but those that an earlier broker left have to end.
+        let has_left = |kept: &mut Kept| !kept.captures.is_empty().unwrap_or(true);
+        let started = if self.opener.is_none() && !self.kept_of(token).is_some_and(has_left) {
             Err(ReaderRefusal::NoOpener)
         } else if self.readers.is_free(token, &peer) {
             self.start_free_reader(token, uid)
@@ -214,7 +217,10 @@ impl<H: Host> Monitor<H> {
                 opener.send(ToOpener::Reader { worker: token }, vec![of_opener]);
                 Ok(channel)
             }
-            (Ok(_), None) => Err(ReaderRefusal::NoOpener),
+            (Ok((channel, of_opener)), None) => {
+                self.readers.hold(token, of_opener);
+                Ok(channel)
+            }
             (Err(error), _) => {
                 let (uid, principal) = self.named(uid);
                 tracing::error!(uid, principal, %error, "cannot start a process that reads captures");

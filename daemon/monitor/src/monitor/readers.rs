@@ -43,6 +43,8 @@ pub(super) struct Readers {
     leaving: Vec<Leaving>,
     /// The lots of workers whose principal has none for itself.
     lots: BTreeMap<u64, Lot>,
+    /// What would be the opener's ends, in a broker without one.
+    without_opener: BTreeMap<u64, OwnedFd>,
     /// Workers that wait for one, with the number of the request.
     waiting: VecDeque<(u64, u64)>,
 }
@@ -55,6 +57,7 @@ impl Readers {
             running: BTreeMap::new(),
             leaving: Vec::new(),
             lots: BTreeMap::new(),
+            without_opener: BTreeMap::new(),
             waiting: VecDeque::new(),
         }
     }
@@ -68,6 +71,11 @@ impl Readers {
             return false;
         }
         !self.leaving.iter().any(|leaving| leaving.peer == *peer)
+    }
+
+    /// Holds the other end of a process that opens no capture, and only ends those that an earlier one left.
+    pub(super) fn hold(&mut self, token: u64, of_opener: OwnedFd) {
+        self.without_opener.insert(token, of_opener);
     }
 
     /// Lets a request wait until [`Self::is_free`]. `false` if too many do.
@@ -135,6 +143,7 @@ impl Readers {
     /// The worker of a process has ended: the process ends by itself.
     pub(super) fn leave(&mut self, token: u64, peer: &Credentials) {
         self.lots.remove(&token);
+        self.without_opener.remove(&token);
         self.waiting.retain(|(of, _)| *of != token);
         if let Some(process) = self.running.remove(&token) {
             let kill_at = Some(Instant::now() + END);
