@@ -143,38 +143,12 @@ impl Broker {
         }
         let reach = if persisted.service { Reach::Service } else { Reach::Worker };
         let mut kept: HashMap<Key, Option<Held>> = HashMap::new();
-        let (policy, _) = self.policy.current();
         let mut count = 0;
         for session in &index.sessions {
             let found = by_session.remove(&session.number).unwrap_or_default();
-            let mut parts = Parts::read(session.number, found, &mut closed);
+            let parts = Parts::read(session.number, found, &mut closed);
             let generation = parts.state.map(|state| state.generation).unwrap_or_default();
-            let record = parts.record(session, index);
-            let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
-            let descriptors = std::mem::take(&mut parts.descriptors);
-            let captures = std::mem::take(&mut parts.captures);
-            let mut memories = HashMap::new();
-            let restored = match record {
-                Ok(Some(record)) => {
-                    let streams = self.recover_captures(session.number, captures, &user);
-                    let streams = streams.into_iter().map(|(handle, (stream, memory))| {
-                        memories.insert(Key { session: session.number, handle }, Some(memory));
-                        (handle, stream)
-                    });
-                    let streams = streams.collect();
-                    let broker =
-                        Restored { limits: &self.limits, user: &user, claims: &self.claims };
-                    Session::restore(record, descriptors, streams, broker).map(Some)
-                }
-                Ok(None) => {
-                    closed.add(descriptors.into_values());
-                    Ok(None)
-                }
-                Err(error) => {
-                    closed.add(descriptors.into_values());
-                    Err(error)
-                }
-            };
+            let (restored, memories) = self.restore(session, index, parts, &mut closed);
             match restored {
                 Ok(Some(restored)) => {
                     kept.extend(keys(&restored));
@@ -201,11 +175,43 @@ impl Broker {
         Ok(count)
     }
 
+    /// The session of what the lots have, and the memories of its captures. `None` if it does not outlive its worker.
+    fn restore(
+        &self,
+        session: &KeptSession,
+        index: &Index,
+        mut parts: Parts,
+        closed: &mut Closed<'_>,
+    ) -> (Result<Option<Session>, RecordError>, HashMap<Key, Option<Held>>) {
+        let (policy, _) = self.policy.current();
+        let record = parts.record(session, index);
+        let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
+        let Parts { descriptors, captures, .. } = parts;
+        let mut memories = HashMap::new();
+        let record = match record {
+            Ok(Some(record)) => record,
+            other => {
+                closed.add(descriptors.into_values());
+                return (other.map(|_none| None), memories);
+            }
+        };
+        let user = closed.user;
+        let streams = self.recover_captures((session.number, index.uid), captures, user);
+        let streams = streams.into_iter().map(|(handle, (stream, memory))| {
+            memories.insert(Key { session: session.number, handle }, Some(memory));
+            (handle, stream)
+        });
+        let streams = streams.collect();
+        let broker = Restored { limits: &self.limits, user, claims: &self.claims };
+        let restored = Session::restore(record, descriptors, streams, broker);
+        (restored.map(Some), memories)
+    }
+
     /// Captures of a session, each with the memory that describes it, by their handles. Another process continues them
     /// soon.
     fn recover_captures(
         &self,
-        session: u64,
+        (session, uid): (u64, u32),
         captures: BTreeMap<u64, OwnedFd>,
         user: &Arc<User>,
     ) -> BTreeMap<u64, (RestoredStream, Held)> {
@@ -216,6 +222,7 @@ impl Broker {
         let recovered =
             captures.into_iter().filter_map(|(handle, memory)| match recover(&memory) {
                 Ok(capture) => {
+                    self.report_end(PrincipalKey::of_uid(uid), (uid, session, handle), &capture);
                     let capture = Arc::new(capture);
                     let (granted, ended) = (capture.granted(), capture.ended());
                     let task = Box::pin(async move {

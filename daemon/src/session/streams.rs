@@ -4,10 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sockbroker_monitor::capture::{Counts, Ended};
 use sockbroker_proto::handle::Handle;
 
 use super::Session;
+use super::broker::Broker;
 use crate::error::OpResult;
+use crate::network::captures::Capture;
+use crate::observe::audit::Record;
+use crate::principal::PrincipalKey;
 use crate::quota::Reservation;
 use crate::table::Resource;
 use crate::table::stream::{Body, Granted, Stream};
@@ -83,5 +88,45 @@ impl Session {
             Resource::Stream(stream) => Some((handle, stream)),
         };
         resources.filter_map(stream).collect()
+    }
+}
+
+impl Broker {
+    /// Records the end of a capture in the audit when that comes: of this user, session and handle.
+    pub fn report_end(
+        &self,
+        key: PrincipalKey,
+        (uid, session, handle): (u32, u64, u64),
+        capture: &Capture,
+    ) {
+        if !self.audit.is_on() {
+            return;
+        }
+        let (audit, interfaces) = (self.audit.clone(), capture.interfaces());
+        capture.at_end(move |Ended { reason, counts, complete }| {
+            let Counts { captured, dropped, unread, bytes, .. } = counts;
+            let reason = reason.word();
+            audit.report(key, || {
+                Record::new("capture")
+                    .with("state", "ended")
+                    .with("uid", uid)
+                    .with("session", session)
+                    .with("handle", handle)
+                    .with("interfaces", interfaces.as_str())
+                    .with("reason", reason)
+                    .with("captured", captured)
+                    .with("dropped", dropped)
+                    .with("unread", unread)
+                    .with("bytes", bytes)
+                    .with("complete", if complete { "yes" } else { "no" })
+                    .with(
+                        "message",
+                        format!(
+                            "uid {uid} captured {captured} packets of {interfaces}, {dropped} were \
+                         dropped, and the capture ended: {reason}"
+                        ),
+                    )
+            });
+        });
     }
 }

@@ -237,7 +237,7 @@ impl Journal {
     }
 
     fn counted(&self) -> io::Result<Statistics> {
-        let word = |offset| Ok::<_, io::Error>(self.mapping.status(offset).ok_or_else(malformed)?);
+        let word = |offset| self.mapping.status(offset).ok_or_else(malformed);
         let packets = word(COUNTED)?.load(Ordering::Acquire);
         Ok(Statistics { packets, drops: word(COUNTED + 4)?.load(Ordering::Acquire) })
     }

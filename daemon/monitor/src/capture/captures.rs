@@ -15,7 +15,7 @@ use sockbroker_sys::events::Wake;
 
 use super::keep::Found;
 use super::lot::{CaptureLot, Left};
-use super::order::{Command, Counts, Ended, Event, Failure, Live, Opened, Reason};
+use super::order::{Command, Counts, Ended, Event, Failure, Opened, Reason};
 use super::run::{Control, Run};
 
 /// The stack of a thread, in bytes.
@@ -73,7 +73,7 @@ struct Running {
 
 /// How a capture begins.
 enum Beginning {
-    New(Opened, OwnedFd),
+    New(Box<Opened>, OwnedFd),
     Left(Box<Found>),
 }
 
@@ -96,15 +96,15 @@ impl Captures {
 
     /// Starts the thread of a capture, which reports whether the capture is live.
     pub fn start(&self, capture: u64, opened: Opened, socket: OwnedFd) {
-        if let Err(error) = self.spawn(capture, Beginning::New(opened, socket)) {
+        if let Err(error) = self.spawn(capture, Beginning::New(Box::new(opened), socket)) {
             let failure = Failure::from(error);
             (self.report)(Event::NotLive { capture, failure });
             (self.report)(Event::Closed { capture });
         }
     }
 
-    /// Continues what an earlier process has left. What its client knows is announced before it reports anything.
-    pub fn resume(&self, left: Left, announce: impl FnOnce(Opened, Live)) {
+    /// Continues what an earlier process has left. It is announced before it reports anything.
+    pub fn resume(&self, left: Left, announce: impl FnOnce(Opened, Counts)) {
         let capture = left.capture;
         let found = match left.read() {
             Ok(found) => found,
@@ -116,7 +116,7 @@ impl Captures {
                 return;
             }
         };
-        announce(found.opened.clone(), found.opened.live());
+        announce(found.opened.clone(), found.count.counts());
         if let Err(error) = self.spawn(capture, Beginning::Left(Box::new(found))) {
             tracing::error!(capture, %error, "a capture cannot be continued");
             (self.report)(Event::Ended { capture, ended: FAILED });
@@ -217,7 +217,7 @@ fn follow(
     let is_left = matches!(beginning, Beginning::Left(_));
     let begun = match beginning {
         Beginning::New(opened, socket) => {
-            let begun = Run::begin(capture, opened, socket, control);
+            let begun = Run::begin(capture, *opened, socket, control);
             begun.map(|(run, live, stream)| (run, Some((live, stream))))
         }
         Beginning::Left(found) => Run::resume(capture, *found, control).map(|run| (run, None)),

@@ -42,11 +42,6 @@ pub enum ToReader {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReaderAnswer {
     Hello(Build),
-    /// The reader continues a capture that an earlier one has left. It comes before `Ready`.
-    Resumed {
-        capture: u64,
-        live: Live,
-    },
     /// The reader is confined, and serves.
     Ready,
     /// A capture is live. Descriptor: the client's end of the stream.
@@ -66,14 +61,19 @@ pub enum ReaderAnswer {
         request: u64,
         result: Option<Result<(u64, u64), Failure>>,
     },
-    /// `None` if it has ended.
+    Ended {
+        capture: u64,
+        ended: Ended,
+    },
+    /// The answer to `Keep`; `None` if the capture has ended.
     Kept {
         request: u64,
         result: Option<Result<(), Failure>>,
     },
-    Ended {
+    /// The reader continues a capture that an earlier one has left, with these counts. It comes before `Ready`.
+    Resumed {
         capture: u64,
-        ended: Ended,
+        counts: Counts,
     },
 }
 
@@ -89,10 +89,10 @@ pub enum ReaderOrder {
 /// From the reader to the opener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReaderReport {
-    /// A capture of an earlier reader continues: it counts.
-    Resumed { capture: u64, opened: Opened },
     /// A capture has ended: it no longer counts. The worker learns this afterwards.
     Ended { capture: u64 },
+    /// A capture of an earlier reader continues: it counts.
+    Resumed { capture: u64, opened: Box<Opened> },
 }
 
 impl Message for ToReader {

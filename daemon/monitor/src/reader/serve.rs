@@ -88,10 +88,11 @@ pub fn serve(worker: OwnedFd, opener: OwnedFd, lot: Lot) -> Result<(), RunError>
     let captures = captures.in_lot(lot);
     for left in left {
         let capture = left.capture;
-        captures.resume(left, |opened, live| {
+        captures.resume(left, |opened, counts| {
             tracing::info!(capture, "continued a capture");
+            let opened = Box::new(opened);
             send(&opener, &ReaderReport::Resumed { capture, opened }, &[]);
-            send(&worker, &ReaderAnswer::Resumed { capture, live }, &[]);
+            send(&worker, &ReaderAnswer::Resumed { capture, counts }, &[]);
         });
     }
     greet(ReaderAnswer::Ready)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sockbroker_monitor::capture::{Captures, Reason};
+use sockbroker_monitor::capture::{Captures, Counts, Reason};
 use sockbroker_monitor::reader::message::ToReader;
 use tokio::sync::watch;
 
@@ -43,6 +43,8 @@ pub(super) struct Linked {
 struct State {
     /// The parts of the user's limits that it takes, while no process reads it.
     held: Option<Held>,
+    /// Set until the counts of the earlier process are known.
+    recovered: bool,
     /// Whether it outlives this process.
     kept: bool,
     /// Whether the next process of its principal has it.
@@ -72,8 +74,14 @@ impl Linked {
         self.state().kept
     }
 
-    pub(super) fn hold(&self, held: Held) {
+    fn hold(&self, held: Held) {
         self.state().held = Some(held);
+    }
+
+    /// It was begun by an earlier process: what it has counted so far is in the sums of that.
+    pub(super) fn note_recovered(&self, held: Held) {
+        let mut state = self.state();
+        (state.held, state.recovered) = (Some(held), true);
     }
 
     /// Leaves it to the next process of its principal, if that gets it.
@@ -153,10 +161,15 @@ impl KeptCaptures {
     }
 
     /// Expects the reports of captures in an inbox, before they come.
-    pub(super) fn expect(&self, numbers: &[u64], inbox: &Inbox) {
+    pub(super) fn expect(&self, continued: &[(u64, Counts)], inbox: &Inbox) {
         let all = self.lock();
-        for number in numbers {
+        for (number, counts) in continued {
             let known = all.get(number);
+            if let Some(linked) =
+                known.filter(|linked| std::mem::take(&mut linked.state().recovered))
+            {
+                linked.outcome.begin_at(*counts);
+            }
             let held = known.and_then(|linked| linked.state().held.take());
             let known = known.map(|linked| linked.outcome.clone());
             inbox.adopt(*number, known.zip(held));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use sockbroker_monitor::capture::Event;
+use sockbroker_monitor::capture::{Counts, Event};
 use sockbroker_monitor::channel::ChannelError;
 use sockbroker_monitor::message::{Build, ReaderRefusal};
 use sockbroker_monitor::reader::message::{ReaderAnswer, ReaderChannel, ToReader};
@@ -147,6 +147,7 @@ impl Link {
         let inbox = Arc::new(Inbox::new(totals.clone()));
         let (kept_captures, reader) = (reader.kept.clone(), Arc::downgrade(reader));
         kept_captures.expect(&continued, &inbox);
+        let continued = continued.into_iter().map(|(number, _)| number).collect();
         let lost = Arc::new(AtomicBool::new(false));
         let (kept, dropped) = oneshot::channel::<()>();
         let (own, for_task, flag) = (channel.clone(), inbox.clone(), lost.clone());
@@ -201,12 +202,17 @@ impl Link {
 }
 
 /// Returns the captures that the process continues.
-async fn greet(channel: &ReaderChannel, ready: &AsyncFd<OwnedFd>) -> Result<Vec<u64>, String> {
+async fn greet(
+    channel: &ReaderChannel,
+    ready: &AsyncFd<OwnedFd>,
+) -> Result<Vec<(u64, Counts)>, String> {
     let (mut greeted, mut continued) = (false, Vec::new());
     loop {
         match channel.receive() {
             Ok((ReaderAnswer::Hello(build), _)) if build == Build::OWN => greeted = true,
-            Ok((ReaderAnswer::Resumed { capture, .. }, _)) if greeted => continued.push(capture),
+            Ok((ReaderAnswer::Resumed { capture, counts }, _)) if greeted => {
+                continued.push((capture, counts));
+            }
             Ok((ReaderAnswer::Ready, _)) if greeted => return Ok(continued),
             Ok(_) => return Err("it is of another build".to_owned()),
             Err(ChannelError::NotReady) => {

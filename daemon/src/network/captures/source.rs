@@ -149,7 +149,7 @@ impl CaptureSource {
         let outcome = Arc::new(Outcome::default());
         let linked = Linked::new(number, outcome.clone(), self.totals.clone(), None);
         let bytes = user.take_back(Share::CaptureBytes, order.buffer_bytes);
-        linked.hold((user.take_back(Share::Captures, 1), bytes));
+        linked.note_recovered((user.take_back(Share::Captures, 1), bytes));
         self.totals.begin(outcome);
         let kept = self.kept();
         kept.add(&linked);
