@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sockbroker_proto::api::session::Persistence as Reach;
 use sockbroker_proto::handle::Handle;
-use sockbroker_sys::sealed;
 
 use crate::error::{OpError, OpResult};
 use crate::session::lots::{Held, Key, Lots, ParkError};
 use crate::session::monitor_link::MonitorLink;
-use crate::session::record::{SessionState, SocketRecord, StreamRecord, encode};
+use crate::session::record::{SessionState, SocketRecord, StreamRecord, encode, to_memory};
 use crate::table::entry::Entry;
 use crate::table::timeout::TimeoutCell;
 use crate::table::{Resource, Table, generation};
@@ -127,7 +126,7 @@ impl Persistence {
     ) -> OpResult<()> {
         let record = encode(&StreamRecord { stream: kind.to_owned() });
         let record = record.map_err(|error| OpError::Plain(error.to_string()))?;
-        let memory = sealed::create("stream", state);
+        let memory = to_memory(state);
         let held: Held = Arc::new(memory.map_err(|error| OpError::os("memfd_create", error))?);
         let key = Key { session, handle: handle.number() };
         let parked = self.lots.park(key, &record, Some(held));

@@ -5,14 +5,15 @@
 //! Whether answers carry attachments is a property of a connection, which asks for it when it attaches.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sockbroker_proto::api::admin::Maker;
-use sockbroker_sys::socket;
+use sockbroker_sys::{sealed, socket};
 
 use crate::descriptor::Descriptor;
 use crate::principal::Principal;
@@ -135,6 +136,19 @@ pub struct SessionFacts {
     /// The path of the control group of its principal.
     pub cgroup: Option<String>,
     pub unit: Option<String>,
+}
+
+/// The most bytes that describe a stream.
+const STREAM: usize = 1 << 20;
+
+/// Memory that describes a stream.
+pub(super) fn to_memory(state: &[u8]) -> io::Result<OwnedFd> {
+    sealed::create("stream", state)
+}
+
+/// What [`to_memory`] has written.
+pub(super) fn read_memory(memory: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    sealed::read(memory, STREAM)
 }
 
 /// JSON of a part of a record.

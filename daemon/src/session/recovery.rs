@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use sockbroker_monitor::message::{Index, KeptSession, Persisted, Waiting};
 use sockbroker_proto::api::session::Persistence as Reach;
-use sockbroker_sys::sealed;
 
 use crate::descriptor::Descriptor;
 use crate::principal::{Principal, PrincipalKey};
@@ -19,7 +18,7 @@ use crate::session::lots::{Found, Held, Key, Recovered};
 use crate::session::persistence::may_persist;
 use crate::session::record::{
     OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord,
-    StreamRecord, decode,
+    StreamRecord, decode, read_memory,
 };
 use crate::session::restore::Restored;
 use crate::session::restriction::RestrictionText;
@@ -29,8 +28,6 @@ use sockbroker_policy::Policy;
 
 /// The kind of streams that captures are.
 const CAPTURE: &str = "capture";
-/// The most bytes that describe a capture.
-const CAPTURE_BYTES: usize = 1 << 20;
 
 /// Sockets that nobody gets. They are closed where that cannot stall anything, after the lots have no copy.
 struct Closed<'a> {
@@ -216,7 +213,7 @@ impl Broker {
         user: &Arc<User>,
     ) -> BTreeMap<u64, (RestoredStream, Held)> {
         let recover = |memory: &OwnedFd| {
-            let record = sealed::read(memory.as_fd(), CAPTURE_BYTES);
+            let record = read_memory(memory.as_fd());
             self.captures.recover(&record.map_err(|error| error.to_string())?, user)
         };
         let recovered =

@@ -50,8 +50,7 @@ impl Session {
         self.insert_resource(Resource::Stream(Arc::new(stream)))
     }
 
-    /// Makes a stream outlive this process, if the session does and the stream can. One of which the call ends before this
-    /// returns ends with the process.
+    /// Makes a stream outlive this process, if the session does and the stream can.
     pub async fn keep_stream(&self, handle: Handle) -> OpResult<()> {
         if self.persistence().is_none() {
             return Ok(());

@@ -44,6 +44,9 @@ pub(super) struct Judged {
     pub(super) lines: Vec<String>,
 }
 
+/// The version of [`CaptureRecord`] that is written and read.
+pub(super) const RECORD: u8 = 1;
+
 /// What the next process has to know of a capture, besides what the one that reads it knows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct CaptureRecord {
@@ -252,7 +255,7 @@ impl Capture {
         }
         let Some(Way::Reader(link)) = self.way().await? else { return Ok(None) };
         if !self.linked.is_kept() {
-            let (request, kept) = link.inbox.expect_kept();
+            let (request, kept) = link.inbox().expect_kept();
             if !link.send(&ToReader::Keep { request, capture: self.linked.number }) {
                 return Err(lost());
             }
@@ -268,7 +271,7 @@ impl Capture {
         let Judged { order, lines, .. } = &self.judged;
         let (order, live, lines) = (order.clone(), self.live.clone(), lines.clone());
         let record = CaptureRecord { number: self.linked.number, order, live, lines };
-        let record = serde_json::to_vec(&record);
+        let record = postcard::to_stdvec(&(RECORD, record));
         record.map(Some).map_err(|error| OpError::Plain(error.to_string()))
     }
 

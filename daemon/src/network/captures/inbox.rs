@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sockbroker_monitor::capture::{Counts, Event, Failure, Live};
 use tokio::sync::oneshot;
 
-use super::linked::KeptCaptures;
 use super::outcome::Outcome;
 use super::totals::Totals;
 use crate::quota::Reservation;
@@ -155,15 +154,16 @@ impl Inbox {
         }
     }
 
-    /// The process that reads the captures has ended. Those that outlive it wait for the next one.
-    pub(super) fn lose_all(&self, kept: &KeptCaptures) {
+    /// The process that reads the captures has ended. `unlink` takes those that outlive it, and returns what is held for
+    /// the others.
+    pub(super) fn lose_all(&self, unlink: impl Fn(u64, &Arc<Outcome>, Held) -> Option<Held>) {
         let mut waiting = self.lock();
         waiting.begun.clear();
         waiting.counted.clear();
         waiting.replaced.clear();
         waiting.kept.clear();
         for (number, (outcome, held)) in waiting.running.drain() {
-            if kept.unlink(number, &outcome, held).is_some() {
+            if unlink(number, &outcome, held).is_some() {
                 outcome.lose();
                 self.totals.end(&outcome);
             }

@@ -1,6 +1,7 @@
 //! How captures reach the process that reads them, also if that ends and another one continues them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sockbroker_monitor::capture::{Captures, Counts, Reason};
@@ -9,21 +10,29 @@ use tokio::sync::watch;
 
 use super::inbox::{Held, Inbox};
 use super::outcome::Outcome;
-use super::reader::Link;
 use super::totals::Totals;
+
+/// The way to a process that reads captures.
+pub(super) trait Commands: fmt::Debug + Send + Sync {
+    /// Sends a command. `false` if the process has ended.
+    fn send(&self, message: &ToReader) -> bool;
+
+    /// Where its reports go.
+    fn inbox(&self) -> &Arc<Inbox>;
+}
 
 /// Where a capture is read.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
     Own((Arc<Captures>, Arc<Inbox>)),
-    Reader(Arc<Link>),
+    Reader(Arc<dyn Commands>),
 }
 
 impl Way {
     pub(super) fn inbox(&self) -> &Arc<Inbox> {
         match self {
             Self::Own((_, inbox)) => inbox,
-            Self::Reader(link) => &link.inbox,
+            Self::Reader(link) => link.inbox(),
         }
     }
 }
@@ -108,7 +117,7 @@ impl Linked {
     }
 
     /// A process reads it from now on: it gets the commands that an earlier one may not have obeyed.
-    fn link(&self, link: &Arc<Link>) {
+    fn link(&self, link: &Arc<dyn Commands>) {
         self.way.send_replace(Some(Way::Reader(link.clone())));
         let (capture, state) = (self.number, self.state());
         if let Some(reason) = state.close {
@@ -177,7 +186,7 @@ impl KeptCaptures {
     }
 
     /// A new process continues these captures, and no others.
-    pub(super) fn link(&self, numbers: &[u64], link: &Arc<Link>) {
+    pub(super) fn link(&self, numbers: &[u64], link: &Arc<dyn Commands>) {
         let unlinked: Vec<_> = {
             let all = self.lock();
             for number in numbers.iter().filter(|number| !all.contains_key(*number)) {

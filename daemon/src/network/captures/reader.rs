@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::inbox::Inbox;
-use super::linked::KeptCaptures;
+use super::linked::{Commands, KeptCaptures};
 use super::totals::Totals;
 use crate::table::readiness::register;
 
@@ -75,7 +75,8 @@ impl Reader {
             Missing::Ended
         })?;
         let link = running.insert(Arc::new(link)).clone();
-        self.kept.link(&continued, &link);
+        let commands: Arc<dyn Commands> = link.clone();
+        self.kept.link(&continued, &commands);
         Ok(link)
     }
 
@@ -165,7 +166,7 @@ impl Link {
                 Err(error) => tracing::error!(%error, "ending the process that reads captures"),
             }
             flag.store(true, Ordering::Release);
-            for_task.lose_all(&kept_captures);
+            for_task.lose_all(|number, outcome, held| kept_captures.unlink(number, outcome, held));
             if let Some(reader) = Weak::upgrade(&reader) {
                 reader.resume(totals);
             }
@@ -187,9 +188,14 @@ impl Link {
         let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::strong_count(self) == 1 && used.elapsed() >= longest
     }
+}
 
-    /// Sends a command. `false` if the process has ended.
-    pub(super) fn send(&self, message: &ToReader) -> bool {
+impl Commands for Link {
+    fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    fn send(&self, message: &ToReader) -> bool {
         self.note_use();
         let sent = self.channel.send(message, &[]);
         if let Err(error) = &sent

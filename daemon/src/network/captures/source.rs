@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::ask::{ask, lost};
-use super::capture::{Capture, CaptureRecord, Judged};
+use super::capture::{Capture, CaptureRecord, Judged, RECORD};
 use super::inbox::Inbox;
 use super::linked::{KeptCaptures, Linked, Way};
 use super::outcome::Outcome;
@@ -142,9 +142,15 @@ impl CaptureSource {
         !self.kept().is_empty()
     }
 
-    /// A capture that an earlier process has left, of which it stored this. [`Self::resume`] MUST follow.
+    /// A capture that an earlier process has left with this record. [`Self::resume`] MUST follow.
     pub fn recover(&self, record: &[u8], user: &Arc<User>) -> Result<Capture, String> {
-        let record = serde_json::from_slice(record).map_err(|error| error.to_string())?;
+        let (version, rest) = record.split_first().ok_or("it is empty")?;
+        if *version != RECORD {
+            return Err(format!(
+                "it has version {version}, and this broker reads version {RECORD}"
+            ));
+        }
+        let record = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
         let CaptureRecord { number, order, live, lines } = record;
         let outcome = Arc::new(Outcome::default());
         let linked = Linked::new(number, outcome.clone(), self.totals.clone(), None);

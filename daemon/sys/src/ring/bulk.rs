@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::geometry::Geometry;
 use super::layout::{V3, u32_at};
-use super::packet::{Packet, malformed};
-use super::{NOTED, Position};
+use super::packet::{NOTED, Packet, Position, malformed};
 use crate::mapping::Mapping;
 
 /// Fields of `struct tpacket_block_desc`.

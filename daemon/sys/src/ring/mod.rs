@@ -17,7 +17,7 @@ use crate::option;
 use bulk::Bulk;
 pub use geometry::{Geometry, Mode};
 use packet::malformed;
-pub use packet::{Packet, Tag};
+pub use packet::{Packet, Position, Tag};
 use prompt::Prompt;
 
 /// What the kernel counted since the last reading.
@@ -52,21 +52,6 @@ pub fn statistics(socket: BorrowedFd<'_>) -> io::Result<Statistics> {
     let (packets, drops) = (layout::u32_at(&bytes, 0), layout::u32_at(&bytes, 4));
     packets.zip(drops).map(|(packets, drops)| Statistics { packets, drops }).ok_or_else(malformed)
 }
-
-/// Where a reader is in a ring. Another process can continue from there ([`Ring::resume`]).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
-    /// The slot or the block that is read next.
-    pub next: u32,
-    /// The packets of that block that are left, if some of it were read.
-    pub left: u32,
-    /// The position of the first of them in the block.
-    pub offset: u32,
-}
-
-/// The bit of a status that shows that the packets were read and noted: the process that noted them gives the memory
-/// back to the kernel next. The kernel does not use it, and writes the status as a whole.
-const NOTED: u32 = 1 << 24;
 
 /// The ring of a packet socket.
 #[derive(Debug)]

@@ -9,8 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::geometry::Geometry;
 use super::layout::{V2, u32_at};
-use super::packet::{Packet, malformed};
-use super::{NOTED, Position};
+use super::packet::{NOTED, Packet, Position, malformed};
 use crate::call::retry;
 use crate::mapping::Mapping;
 
