@@ -42,6 +42,9 @@ impl Closed<'_> {
     }
 }
 
+/// The messages of the lots that stay, with what each keeps open.
+type Memories = HashMap<Key, Option<Held>>;
+
 /// What the lots have of one session.
 #[derive(Default)]
 struct Parts {
@@ -179,7 +182,7 @@ impl Broker {
         index: &Index,
         mut parts: Parts,
         closed: &mut Closed<'_>,
-    ) -> (Result<Option<Session>, RecordError>, HashMap<Key, Option<Held>>) {
+    ) -> (Result<Option<Session>, RecordError>, Memories) {
         let (policy, _) = self.policy.current();
         let record = parts.record(session, index);
         let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
