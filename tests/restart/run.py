@@ -3,6 +3,7 @@
 import random
 import sys
 
+import captures
 import crashes
 import scenarios
 import streams
@@ -14,5 +15,6 @@ if __name__ == "__main__":
     scenarios.run(program)
     waiting.run(program)
     print("seed", seed)
+    captures.run(program, min(generations // 4 + 8, 400), seed)
     crashes.run(program, generations, seed)
     streams.run(program, generations, seed)

@@ -1,6 +1,5 @@
 //! Audit records of decisions: which decisions are recorded, and what a record contains.
 
-use sockbroker_monitor::capture::{Counts, Ended};
 use sockbroker_proto::handle::Handle;
 
 use crate::network::captures::Capture;
@@ -54,7 +53,7 @@ pub(super) fn capture(call: &Call, handle: Handle, capture: &Capture, instructio
             .with("session", session)
             .with("handle", handle.number())
     };
-    audit.report(key.clone(), || {
+    audit.report(key, || {
         about("started")
             .with("gid", subject.gid)
             .with_some("pid", subject.pid.map(i32::cast_unsigned))
@@ -68,24 +67,8 @@ pub(super) fn capture(call: &Call, handle: Handle, capture: &Capture, instructio
             .with("promiscuous", if order.promiscuous { "yes" } else { "no" })
             .with("message", format!("uid {uid} captures packets of {interfaces}"))
     });
-    capture.at_end(move |Ended { reason, counts, complete }| {
-        let Counts { captured, dropped, unread, bytes, .. } = counts;
-        let reason = reason.word();
-        audit.report(key, || {
-            about("ended")
-                .with("interfaces", interfaces.as_str())
-                .with("reason", reason)
-                .with("captured", captured)
-                .with("dropped", dropped)
-                .with("unread", unread)
-                .with("bytes", bytes)
-                .with("complete", if complete { "yes" } else { "no" })
-                .with("message", format!(
-                    "uid {uid} captured {captured} packets of {interfaces}, {dropped} were dropped, \
-                     and the capture ended: {reason}"
-                ))
-        });
-    });
+    let about = (uid, session, handle.number());
+    call.broker().report_end(call.connection().principal().key(), about, capture);
 }
 
 /// Records that the filter of a capture was replaced: the expression that the client states, and the number of

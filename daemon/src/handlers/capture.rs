@@ -28,7 +28,6 @@ use crate::table::stream::Body;
 use sockbroker_bpf::Program;
 use sockbroker_policy::action::{OpenCapture, ScopedCapture};
 use sockbroker_policy::capture_scope::CaptureScope;
-use sockbroker_policy::rights::Rights;
 
 /// What is captured of a packet, and the size of the ring, if the request does not name them.
 const SNAPLEN: u32 = 262_144;
@@ -51,18 +50,11 @@ impl CaptureServer for Handlers {
         let pass = want_fd.unwrap_or_else(|| call.check_carries_descriptors().is_ok());
         let mut order = order(interfaces, program(&call, filter)?, options.unwrap_or_default())?;
         let selection = call.selection(netns.as_ref())?;
-        let (wanted, namespace) = (wanted(&order), selection.namespace.clone());
-        let permit = call.permit_open_capture(&namespace, wanted.clone())?;
+        let permit = call.permit_open_capture(&selection.namespace, wanted(&order))?;
         let instructions = order.program.len() / INSTRUCTION;
         order.program = call.restricted(&order, permit.request())?;
         check_length(&order, permit.request().scopes())?;
         let (handle, interfaces) = (call.reserve_handle()?, order.interfaces.clone());
-        // A capture ends if the rules let other packets through.
-        let lines = permit.request().lines();
-        let is_granted = move |rights: &Rights| {
-            let permit = rights.within(&namespace).authorize_capture(wanted.clone());
-            permit.is_ok_and(|permit| permit.request().lines() == lines)
-        };
         let broker = call.broker().clone();
         let limits = (call.connection().user(), &broker.limits);
         let opening = broker.captures.open(permit, order, selection, call.caller(), limits);
@@ -82,8 +74,13 @@ impl CaptureServer for Handlers {
         let task = async move {
             ended.await;
         };
-        let (session, granted) = (call.session(), Box::new(is_granted));
+        // It ends if the rules let other packets through.
+        let (session, granted) = (call.session(), capture.granted());
         let handle = session.start_stream("capture", handle, granted, Some(body), task)?;
+        if let Err(error) = session.keep_stream(handle).await {
+            drop(session.remove(handle));
+            return Err(error);
+        }
         // A policy that was put in force meanwhile has not found it.
         if !session.stream(handle)?.is_granted(&call.rights()) {
             if let Resource::Stream(stream) = session.remove(handle)? {

@@ -13,7 +13,7 @@ use sockbroker_proto::handle::Handle;
 use crate::error::{OpError, OpResult};
 use crate::session::lots::{Held, Key, Lots, ParkError};
 use crate::session::monitor_link::MonitorLink;
-use crate::session::record::{SessionState, SocketRecord, encode};
+use crate::session::record::{SessionState, SocketRecord, StreamRecord, encode, to_memory};
 use crate::table::entry::Entry;
 use crate::table::timeout::TimeoutCell;
 use crate::table::{Resource, Table, generation};
@@ -56,7 +56,8 @@ impl Persistence {
         self.lots.has_room().then_some(()).ok_or_else(full)
     }
 
-    /// Parks a new handle, within the lock of the table. Of a stream, only its number outlives the process.
+    /// Parks a new handle, within the lock of the table. A stream follows ([`Self::save_stream`]), or only its number
+    /// outlives the process.
     pub(super) fn add(
         &self,
         session: &Owner<'_>,
@@ -113,6 +114,22 @@ impl Persistence {
         let record = record.map_err(|error| OpError::Plain(error.to_string()))?;
         let key = Key { session: session.number, handle: handle.number() };
         let held: Held = entry.descriptor().clone();
+        let parked = self.lots.park(key, &record, Some(held));
+        parked.map_err(|error| park_error(error, self.lots.allowed()))
+    }
+
+    /// Parks a stream with what the next process has to know of it.
+    pub(super) fn save_stream(
+        &self,
+        session: u64,
+        handle: Handle,
+        (kind, state): (&str, &[u8]),
+    ) -> OpResult<()> {
+        let record = encode(&StreamRecord { stream: kind.to_owned() });
+        let record = record.map_err(|error| OpError::Plain(error.to_string()))?;
+        let memory = to_memory(state);
+        let held: Held = Arc::new(memory.map_err(|error| OpError::os("memfd_create", error))?);
+        let key = Key { session, handle: handle.number() };
         let parked = self.lots.park(key, &record, Some(held));
         parked.map_err(|error| park_error(error, self.lots.allowed()))
     }

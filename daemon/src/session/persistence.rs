@@ -92,8 +92,13 @@ impl Session {
     pub(super) fn leave_parked(&self) {
         if let Some(persistence) = self.persistence() {
             // Within the lock, so that no change is under way.
-            let _table = self.table();
+            let table = self.table();
             persistence.left.store(true, Ordering::Release);
+            for (_, resource) in table.resources() {
+                if let Resource::Stream(stream) = resource {
+                    stream.leave();
+                }
+            }
         }
     }
 
@@ -267,7 +272,14 @@ impl Broker {
         // What the session gave up while the monitor was asked, before any of its handles is parked.
         session.noted.store(known, Ordering::Release);
         self.note(monitor, session).await?;
-        session.begin_parking(self.lots.clone(), reach, monitor.clone())
+        session.begin_parking(self.lots.clone(), reach, monitor.clone())?;
+        for (handle, _) in session.streams() {
+            if let Err(error) = session.keep_stream(handle).await {
+                session.stop_persisting();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn refused(&self, refusal: PersistRefusal) -> OpError {

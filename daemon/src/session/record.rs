@@ -1,18 +1,19 @@
 //! The state of a session as one value, which can be kept over a restart together with its descriptors.
 //!
 //! Not part of it: calls in flight, answers kept for `call.resolve`, look-ups, bytes that a cancelled
-//! `MSG_WAITALL` had taken, counters, and streams. Options, queues and addresses stay with the kernel.
+//! `MSG_WAITALL` had taken, counters, and channels. Options, queues and addresses stay with the kernel.
 //! Whether answers carry attachments is a property of a connection, which asks for it when it attaches.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sockbroker_proto::api::admin::Maker;
-use sockbroker_sys::socket;
+use sockbroker_sys::{sealed, socket};
 
 use crate::descriptor::Descriptor;
 use crate::principal::Principal;
@@ -110,6 +111,14 @@ pub struct SocketRecord {
     pub is_sole: bool,
 }
 
+/// A stream, in the lots. Its descriptor is sealed memory with what the stage of its kind has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRecord {
+    /// What kind of stream it is, such as `capture`.
+    pub stream: String,
+}
+
 /// What the lots have of a session in addition to its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +143,19 @@ pub struct SessionFacts {
     /// The path of the control group of its principal.
     pub cgroup: Option<String>,
     pub unit: Option<String>,
+}
+
+/// The most bytes that describe a stream.
+const STREAM: usize = 1 << 20;
+
+/// Memory that describes a stream.
+pub(super) fn to_memory(state: &[u8]) -> io::Result<OwnedFd> {
+    sealed::create("stream", state)
+}
+
+/// What [`to_memory`] has written.
+pub(super) fn read_memory(memory: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    sealed::read(memory, STREAM)
 }
 
 /// JSON of a part of a record.

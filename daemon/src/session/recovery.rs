@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,18 +12,23 @@ use sockbroker_proto::api::session::Persistence as Reach;
 
 use crate::descriptor::Descriptor;
 use crate::principal::{Principal, PrincipalKey};
-use crate::quota::User;
+use crate::quota::{Share, User};
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::lots::{Found, Held, Key, Recovered};
 use crate::session::persistence::may_persist;
 use crate::session::record::{
-    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord, decode,
+    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord,
+    StreamRecord, decode, read_memory,
 };
 use crate::session::restore::Restored;
 use crate::session::restriction::RestrictionText;
+use crate::session::streams::RestoredStream;
 use crate::table::{Numbers, slots};
 use sockbroker_policy::Policy;
+
+/// The kind of streams that captures are.
+const CAPTURE: &str = "capture";
 
 /// Sockets that nobody gets. They are closed where that cannot stall anything, after the lots have no copy.
 struct Closed<'a> {
@@ -38,12 +43,17 @@ impl Closed<'_> {
     }
 }
 
+/// The messages of the lots that stay, with what each keeps open.
+type Memories = HashMap<Key, Option<Held>>;
+
 /// What the lots have of one session.
 #[derive(Default)]
 struct Parts {
     state: Option<SessionState>,
     sockets: BTreeMap<u64, SocketRecord>,
     descriptors: HashMap<u64, OwnedFd>,
+    /// Captures, each with the memory that describes it.
+    captures: BTreeMap<u64, OwnedFd>,
 }
 
 impl Parts {
@@ -56,6 +66,10 @@ impl Parts {
                 continue;
             }
             let Some(descriptor) = descriptor else { continue };
+            if decode(&body).is_ok_and(|StreamRecord { stream }| stream == CAPTURE) {
+                parts.captures.insert(handle, descriptor);
+                continue;
+            }
             match decode::<SocketRecord>(&body) {
                 // It would have ended with the connection.
                 Ok(SocketRecord { network: Some(_), .. }) => closed.add([descriptor]),
@@ -88,8 +102,8 @@ impl Parts {
         let Index { uid, gid, groups, .. } = owner;
         let owner =
             OwnerRecord::Local { uid: *uid, gid: *gid, groups: groups.clone(), cgroup, unit };
-        let numbers =
-            Numbers { slots: slots(sockets.keys().copied()), generation: state.generation };
+        let handles = sockets.keys().chain(self.captures.keys()).copied();
+        let numbers = Numbers { slots: slots(handles), generation: state.generation };
         Ok(Some(SessionRecord {
             session: kept.number,
             owner,
@@ -130,34 +144,17 @@ impl Broker {
         }
         let reach = if persisted.service { Reach::Service } else { Reach::Worker };
         let mut kept: HashMap<Key, Option<Held>> = HashMap::new();
-        let (policy, _) = self.policy.current();
         let mut count = 0;
         for session in &index.sessions {
             let found = by_session.remove(&session.number).unwrap_or_default();
-            let mut parts = Parts::read(session.number, found, &mut closed);
+            let parts = Parts::read(session.number, found, &mut closed);
             let generation = parts.state.map(|state| state.generation).unwrap_or_default();
             let exactly_once = parts.state.is_some_and(|state| state.exactly_once);
-            let record = parts.record(session, index);
-            let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
-            let descriptors = std::mem::take(&mut parts.descriptors);
-            let restored = match record {
-                Ok(Some(record)) => {
-                    let broker =
-                        Restored { limits: &self.limits, user: &user, claims: &self.claims };
-                    Session::restore(record, descriptors, broker).map(Some)
-                }
-                Ok(None) => {
-                    closed.add(descriptors.into_values());
-                    Ok(None)
-                }
-                Err(error) => {
-                    closed.add(descriptors.into_values());
-                    Err(error)
-                }
-            };
+            let (restored, memories) = self.restore(session, index, parts, &mut closed);
             match restored {
                 Ok(Some(restored)) => {
                     kept.extend(keys(&restored));
+                    kept.extend(memories);
                     restored.exactly_once.store(exactly_once, Ordering::Release);
                     restored.expect_client(self.time_left(session));
                     self.keep_recovered(restored, reach, generation);
@@ -177,7 +174,80 @@ impl Broker {
         self.lots.settle(kept);
         drop(closed);
         self.revoke();
+        self.captures.resume();
         Ok(count)
+    }
+
+    /// The session of what the lots have, and the memories of its captures. `None` if it does not outlive its worker.
+    fn restore(
+        &self,
+        session: &KeptSession,
+        index: &Index,
+        mut parts: Parts,
+        closed: &mut Closed<'_>,
+    ) -> (Result<Option<Session>, RecordError>, Memories) {
+        let (policy, _) = self.policy.current();
+        let record = parts.record(session, index);
+        let record = record.map(|record| record.filter(|record| record.is_granted(&policy)));
+        let Parts { descriptors, captures, .. } = parts;
+        let mut memories = HashMap::new();
+        let record = match record {
+            Ok(Some(record)) => record,
+            other => {
+                closed.add(descriptors.into_values());
+                return (other.map(|_none| None), memories);
+            }
+        };
+        let user = closed.user;
+        let streams = self.recover_captures((session.number, index.uid), captures, user);
+        let streams = streams.into_iter().map(|(handle, (stream, memory))| {
+            memories.insert(Key { session: session.number, handle }, Some(memory));
+            (handle, stream)
+        });
+        let streams = streams.collect();
+        let broker = Restored { limits: &self.limits, user, claims: &self.claims };
+        let restored = Session::restore(record, descriptors, streams, broker);
+        (restored.map(Some), memories)
+    }
+
+    /// Captures of a session, each with the memory that describes it, by their handles. Another process continues them
+    /// soon.
+    fn recover_captures(
+        &self,
+        (session, uid): (u64, u32),
+        captures: BTreeMap<u64, OwnedFd>,
+        user: &Arc<User>,
+    ) -> BTreeMap<u64, (RestoredStream, Held)> {
+        let recover = |memory: &OwnedFd| {
+            let record = read_memory(memory.as_fd());
+            self.captures.recover(&record.map_err(|error| error.to_string())?, user)
+        };
+        let recovered =
+            captures.into_iter().filter_map(|(handle, memory)| match recover(&memory) {
+                Ok(capture) => {
+                    self.report_end(PrincipalKey::of_uid(uid), (uid, session, handle), &capture);
+                    let capture = Arc::new(capture);
+                    let (granted, ended) = (capture.granted(), capture.ended());
+                    let task = Box::pin(async move {
+                        ended.await;
+                    });
+                    let reservation = user.take_back(Share::Handles, 1);
+                    let (kind, body) = (CAPTURE, capture);
+                    let stream = RestoredStream { kind, granted, body, task, handle: reservation };
+                    let held: Held = Arc::new(memory);
+                    Some((handle, (stream, held)))
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        session,
+                        handle,
+                        error,
+                        "ended a capture whose state is not usable"
+                    );
+                    None
+                }
+            });
+        recovered.collect()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::quota::User;
 use crate::session::Session;
 use crate::session::record::{OwnerRecord, RecordError, SessionRecord, SocketRecord};
 use crate::session::restriction::SessionRestriction;
+use crate::session::streams::RestoredStream;
 use crate::session::token::KnownToken;
 use crate::table::claims::Claims;
 use crate::table::entry::Entry;
@@ -53,11 +54,12 @@ impl Session {
         }
     }
 
-    /// Rebuilds the session of a record, with the descriptors of its sockets by handle. A socket without its
+    /// Rebuilds the session of a record, with the descriptors of its sockets by handle, and its streams. A socket without its
     /// descriptor is closed: its handle is void.
     pub fn restore(
         record: SessionRecord,
         mut descriptors: HashMap<u64, OwnedFd>,
+        streams: BTreeMap<u64, RestoredStream>,
         broker: Restored<'_>,
     ) -> Result<Self, RecordError> {
         let Restored { limits, user, claims } = broker;
@@ -72,6 +74,10 @@ impl Session {
                 Arc::new(socket.restore(descriptor, original.map(|one| &**one), user, claims));
             restored.insert(number, entry.clone());
             open.push((handle, Resource::Socket(entry)));
+        }
+        for (number, stream) in streams {
+            let handle = Handle::new(number).ok_or(RecordError::Handle(number))?;
+            open.push((handle, session.restored_stream(stream)));
         }
         let table = Table::resume(record.numbers, open);
         let table = table.map_err(|UnknownHandle(handle)| RecordError::Handle(handle.number()))?;

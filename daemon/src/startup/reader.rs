@@ -9,7 +9,7 @@ use super::confine;
 use super::error::StartError;
 use super::first_steps::{sent_configuration, start_log, take_id};
 
-/// Its open files: four for each capture, and its channels.
+/// Its open files: eight for each capture, and its channels.
 const OPEN_FILES: u64 = 1024;
 /// The limit on its memory (`RLIMIT_DATA`): stacks, and the buffer of each capture. Rings are shared with the kernel and do
 /// not count.
@@ -29,5 +29,5 @@ pub(super) fn run(channel: OwnedFd, parent: u32) -> Result<(), StartError> {
     }
     process::limit_memory(MEMORY).map_err(|error| fail(&error))?;
     confine::confine_reader(&config.confine)?;
-    reader::serve(channel, beginning.opener).map_err(|error| fail(&error))
+    reader::serve(channel, beginning.opener, beginning.lot).map_err(|error| fail(&error))
 }

@@ -2,20 +2,31 @@
 
 use std::any::Any;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
+use crate::error::OpResult;
 use crate::quota::Reservation;
 use sockbroker_policy::rights::Rights;
 
 /// Whether these rights grant a stream.
 pub type Granted = dyn Fn(&Rights) -> bool + Send + Sync;
 
+/// Makes a stream outlive its process. The result is what the next process has to know; `None` if it cannot outlive it.
+pub type Keeping = Pin<Box<dyn Future<Output = OpResult<Option<Vec<u8>>>> + Send>>;
+
 /// What a stream is for the stages above.
 pub trait Body: Any + Send + Sync {
     /// The policy no longer grants it. Its handle is closed afterwards.
     fn revoked(&self);
+
+    /// Makes it outlive this process.
+    fn keep(self: Arc<Self>) -> Keeping;
+
+    /// The next process has it, if it outlives this one: whatever happens to it here, it goes on.
+    fn left(&self);
 
     /// Its handle is closed. Calls on it that wait can still hold it.
     fn closed(&self);
@@ -68,6 +79,13 @@ impl Stream {
     pub fn revoke(&self) {
         if let Some(body) = &self.body {
             body.revoked();
+        }
+    }
+
+    /// Leaves it to the next process, if it outlives this one.
+    pub fn leave(&self) {
+        if let Some(body) = &self.body {
+            body.left();
         }
     }
 

@@ -58,6 +58,11 @@ impl Lot {
         }
     }
 
+    /// Whether it has no message.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(ioctl::get_int(self.read.as_fd(), IntRequest::Fionread)? == 0)
+    }
+
     /// The reading end and the writing one.
     pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
         [self.read.as_fd(), self.write.as_fd()]
@@ -159,6 +164,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         lot.park(b"one", &[reader.as_fd(), writer.as_fd()]).unwrap();
         lot.park(b"two", &[]).unwrap();
+        assert!(!lot.is_empty().unwrap());
         for _ in 0..2 {
             let all = lot.messages().unwrap();
             let counts: Vec<_> = all.iter().map(|message| message.descriptors.len()).collect();
@@ -171,6 +177,7 @@ mod tests {
         assert_eq!(texts(&lot), ["two"]);
         lot.drop_head().unwrap();
         assert!(lot.head().unwrap().is_none() && lot.drop_head().is_err());
+        assert!(lot.is_empty().unwrap());
     }
 
     #[test]

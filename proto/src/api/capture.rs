@@ -120,8 +120,8 @@ pub struct CaptureStats {
     pub unread: u64,
     /// The captured bytes of the packets that were written.
     pub bytes: u64,
-    /// Why the capture has ended: `stopped`, `limit`, `interface` (it is gone), `policy`, `unread` (nobody reads the stream)
-    /// or `failed`; `null` while it runs.
+    /// Why the capture has ended: `stopped`, `limit`, `interface` (it is gone), `policy`, `unread` (nobody reads the stream),
+    /// `failed`, or `interrupted` (the process that serves its session has ended); `null` while it runs.
     pub ended: Option<String>,
     /// Whether the stream of a capture that has ended is complete; it is cut if it was not read in time.
     pub complete: Option<bool>,

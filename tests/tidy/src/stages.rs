@@ -23,7 +23,7 @@ const ORDER: &[(&str, &str)] = &[
     ),
     (
         "daemon/sys/src/lib.rs",
-        "lot position record service_manager stream interface packet ring ioctl filter unix_file message namespace socket credentials control
+        "lot position record service_manager stream interface packet journal ring mapping ioctl filter unix_file message namespace socket credentials control
          option databases resolver identity child prompt_close events timer clock sealed peer poll process file capability
          privileges refused activation accounts host address call testing",
     ),

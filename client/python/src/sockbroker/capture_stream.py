@@ -54,7 +54,8 @@ class CaptureStats(namedtuple("CaptureStats", ("seen", "captured", "dropped", "u
     bytes: int
     """The captured bytes."""
     ended: str | None
-    """Why the capture has ended: `stopped`, `limit`, `interface`, `policy`, `unread` or `failed`; `None` while it runs."""
+    """Why the capture has ended: `stopped`, `limit`, `interface`, `policy`, `unread`, `failed` or
+    `interrupted`; `None` while it runs."""
     complete: bool | None
     """Whether the file of a capture that has ended has all its packets."""
 

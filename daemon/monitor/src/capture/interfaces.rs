@@ -8,7 +8,7 @@ use sockbroker_pcapng::LinkType;
 use sockbroker_sys::interface::of_socket;
 use sockbroker_sys::ioctl::{self, InterfaceRequest, InterfaceValue};
 
-use super::order::InterfaceFacts;
+use super::order::{Interface, InterfaceFacts, Live, Opened};
 
 /// Hardware types (`linux/if_arp.h`) whose packets begin with an IP header.
 pub(super) const BEGIN_WITH_IP: [u16; 6] = [
@@ -31,6 +31,25 @@ pub fn link_type(hardware: u16) -> LinkType {
         libc::ARPHRD_IEEE80211_RADIOTAP => LinkType::IEEE802_11_RADIOTAP,
         hardware if BEGIN_WITH_IP.contains(&hardware) => LinkType::RAW,
         _ => PRIVATE,
+    }
+}
+
+impl Opened {
+    /// What its client learns, by the names that its interfaces had at the start.
+    pub fn live(&self) -> Live {
+        let interfaces = self.order.interfaces.iter().zip(self.interfaces());
+        let interfaces = interfaces.map(|(name, Interface { index, hardware })| InterfaceFacts {
+            index,
+            name: name.clone(),
+            link_type: link_type(hardware).0,
+        });
+        let geometry = self.order.geometry(self.longest);
+        Live {
+            interfaces: interfaces.collect(),
+            bind_began: self.bind_began,
+            started: self.started,
+            buffer_bytes: geometry.map_or(0, |geometry| geometry.bytes() as u64),
+        }
     }
 }
 

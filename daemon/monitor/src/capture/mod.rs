@@ -6,6 +6,9 @@
 
 mod captures;
 mod run;
+mod taking;
+mod keep;
+mod lot;
 mod output;
 mod count;
 mod open;
@@ -15,6 +18,7 @@ mod order;
 
 pub use captures::{Captures, Report};
 pub use interfaces::{PRIVATE, link_type};
+pub use lot::{CaptureLot, Left};
 pub use open::{SOCKET, begin, open};
 pub use order::{
     Command, Counts, Direction, Ended, Event, Failure, Format, INTERFACES_MAX, Interface,

@@ -119,6 +119,10 @@ pub enum Command {
     },
     /// Ends the capture, which its client no longer reads or is no longer granted.
     Close(Reason),
+    /// Lets the capture outlive this process. The answer comes when it does.
+    Keep {
+        request: u64,
+    },
 }
 
 /// Why a capture has ended.
@@ -136,6 +140,8 @@ pub enum Reason {
     Unread,
     /// The ring or the stream failed.
     Failed,
+    /// The process that serves its session has ended, and the capture does not outlive it.
+    Interrupted,
 }
 
 impl Reason {
@@ -148,8 +154,20 @@ impl Reason {
             Self::Policy => "policy",
             Self::Unread => "unread",
             Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
         }
     }
+
+    /// All of them. Their places here are stored: new ones are added at the end.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Stopped,
+        Self::Limit,
+        Self::InterfaceGone,
+        Self::Policy,
+        Self::Unread,
+        Self::Failed,
+        Self::Interrupted,
+    ];
 }
 
 /// The packets of a capture: `captured + dropped + unread = seen`, always.
@@ -217,6 +235,8 @@ pub enum Event {
     Counts { request: u64, counts: Option<Counts> },
     /// The filter was replaced between these times; `None` if the capture has ended.
     Filter { request: u64, result: Option<Result<(u64, u64), Failure>> },
+    /// It outlives this process from now on, unless it has ended or cannot.
+    Kept { request: u64, result: Option<Result<(), Failure>> },
     /// It has ended. Its socket is closed soon.
     Ended { capture: u64, ended: Ended },
     /// Its socket and its ring are closed, or it did not begin. Nothing more is reported of it.

@@ -8,6 +8,7 @@ use sockbroker_pcapng::{
     Direction, Interface, LinkType, Packet, PacketFlags, PcapWriter, Reception, Section,
     Statistics, WriteError, Writer,
 };
+use sockbroker_sys::journal::{Journal, PAIRS_MAX};
 use sockbroker_sys::{message, ring, socket, stream};
 
 use super::interfaces::{Described, link_type};
@@ -25,6 +26,8 @@ const ADDRESSES: usize = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     All,
+    /// Some bytes, and there may be room for more.
+    Some,
     /// The client does not read.
     Part,
     /// The client has closed the stream.
@@ -35,12 +38,16 @@ pub(super) enum Sent {
 pub(super) struct Output {
     stream: OwnedFd,
     buffer: Vec<u8>,
+    /// The bytes of the stream before the buffer.
+    before: u64,
     /// How much of the buffer was sent.
     sent: usize,
     /// When something was sent while the client was behind.
     sent_at: Option<Instant>,
     /// The ends of the packets in the buffer, and their captured bytes.
-    packets: Vec<(usize, usize)>,
+    packets: Vec<[u32; 2]>,
+    /// How much of the buffer and of the packets the journal has.
+    noted: (usize, usize),
     writer: FileWriter,
     /// Index and hardware type of the interface of the last packet, and the number of its block.
     last: Option<((u32, u16), u32)>,
@@ -58,6 +65,25 @@ fn failed(error: WriteError) -> io::Error {
     io::Error::other(error)
 }
 
+/// The comment on a section that another process than that of the last one writes.
+const CONTINUED: &str = "continued after the end of the process that wrote the capture: no packet is repeated, and the \
+     drop counts include those of the interruption";
+
+fn section_header() -> Section<'static> {
+    let application = Some(concat!("sockbroker ", env!("CARGO_PKG_VERSION")));
+    Section { os: Some("Linux"), application, ..Section::default() }
+}
+
+/// What a process had gathered, and how much of it it has sent.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    /// The bytes of the stream before the buffer.
+    pub(super) before: u64,
+    pub(super) buffer: Vec<u8>,
+    pub(super) packets: Vec<[u32; 2]>,
+    pub(super) sent: usize,
+}
+
 impl Output {
     /// Begins a file. Returns also the client's end of the stream.
     pub(super) fn begin(
@@ -73,12 +99,7 @@ impl Output {
         let snaplen = order.snaplen;
         let writer = match order.format {
             Format::Pcapng => {
-                let section = Section {
-                    os: Some("Linux"),
-                    application: Some(concat!("sockbroker ", env!("CARGO_PKG_VERSION"))),
-                    ..Section::default()
-                };
-                let writer = Writer::begin(&section, &mut buffer).map_err(failed)?;
+                let writer = Writer::begin(&section_header(), &mut buffer).map_err(failed)?;
                 FileWriter::Pcapng(writer, Described::default())
             }
             Format::Pcap => {
@@ -89,12 +110,15 @@ impl Output {
             }
         };
         let (packets, text) = (Vec::new(), order.text.clone());
+        let (before, sent, noted) = (0, 0, (0, 0));
         let mut output = Self {
             stream,
             buffer,
-            sent: 0,
+            before,
+            sent,
             sent_at: None,
             packets,
+            noted,
             writer,
             last: None,
             snaplen,
@@ -104,6 +128,52 @@ impl Output {
             output.describe(interface.clone())?;
         }
         Ok((output, other))
+    }
+
+    /// Continues the file of a process that has ended: behind what it had gathered, with a section that states this.
+    /// `ends` if it had written its last block.
+    pub(super) fn resume(
+        (order, interfaces): (&Order, &[InterfaceFacts]),
+        stream: OwnedFd,
+        Unsent { before, buffer, packets, sent }: Unsent,
+        ends: bool,
+    ) -> io::Result<Self> {
+        let (snaplen, text) = (order.snaplen, order.text.clone());
+        let mut section = Vec::new();
+        let writer = match order.format {
+            Format::Pcapng => {
+                let comment = Some(CONTINUED);
+                let header = Section { comment, ..section_header() };
+                let writer = Writer::begin(&header, &mut section).map_err(failed)?;
+                FileWriter::Pcapng(writer, Described::default())
+            }
+            // It has no place for it, and its header is that of the file.
+            Format::Pcap => {
+                let with_tag = snaplen.saturating_add(TAG);
+                FileWriter::Pcap(PcapWriter::begin(LinkType::ETHERNET, with_tag, &mut Vec::new()))
+            }
+        };
+        let (last, noted) = (None, (0, 0));
+        let mut output = Self {
+            stream,
+            buffer,
+            before,
+            sent,
+            sent_at: None,
+            packets,
+            noted,
+            writer,
+            last,
+            snaplen,
+            text,
+        };
+        if !ends {
+            output.buffer.append(&mut section);
+            for interface in interfaces {
+                output.describe(interface.clone())?;
+            }
+        }
+        Ok(output)
     }
 
     /// Describes an interface, or one that has another name now.
@@ -173,7 +243,8 @@ impl Output {
             FileWriter::Pcap(writer) => writer.packet(packet.time, parts, length, &mut self.buffer),
         };
         written.map_err(failed)?;
-        self.packets.push((self.buffer.len(), data.len()));
+        let number = |length| u32::try_from(length).unwrap_or(u32::MAX);
+        self.packets.push([number(self.buffer.len()), number(data.len())]);
         Ok(data.len())
     }
 
@@ -214,34 +285,35 @@ impl Output {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.buffer.len() >= GATHERED
+        self.buffer.len() >= GATHERED || self.packets.len() >= PAIRS_MAX
     }
 
-    /// Sends what the stream has room for.
-    pub(super) fn send(&mut self) -> io::Result<Sent> {
-        let mut progress = false;
-        while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
+    /// Sends what the stream has room for. A journal MUST have all that is gathered, and has to note what was sent.
+    pub(super) fn send(&mut self, journal: Option<&mut Journal>) -> io::Result<Sent> {
+        if let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            match message::send(self.stream.as_fd(), rest, flags) {
-                Ok(sent) => {
-                    self.sent += sent;
-                    progress = true;
-                }
+            let number = self.before + self.sent as u64;
+            let sent = match journal {
+                Some(journal) => journal.send(self.stream.as_fd(), rest, number),
+                None => message::send(self.stream.as_fd(), rest, flags),
+            };
+            match sent {
+                Ok(sent) => self.sent += sent,
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        if progress {
-                            self.sent_at = Some(Instant::now());
-                        }
-                        return Ok(Sent::Part);
-                    }
+                    Some(libc::EAGAIN) => return Ok(Sent::Part),
                     Some(libc::EPIPE | libc::ECONNRESET) => return Ok(Sent::Gone),
                     _ => return Err(error),
                 },
             }
+            if self.sent < self.buffer.len() {
+                self.sent_at = Some(Instant::now());
+                return Ok(Sent::Some);
+            }
         }
+        self.before += self.sent as u64;
         self.buffer.clear();
         self.packets.clear();
-        self.sent = 0;
+        (self.sent, self.noted) = (0, (0, 0));
         Ok(Sent::All)
     }
 
@@ -250,10 +322,25 @@ impl Output {
         self.sent_at
     }
 
+    /// Writes what is gathered to a journal, and returns what it has to note: the bytes of the stream before, those that
+    /// are gathered, those of the stream that were sent, and the number of packets.
+    pub(super) fn note(&mut self, journal: &mut Journal) -> io::Result<[u64; 4]> {
+        let (bytes, packets) = self.noted;
+        if let Some(new) = self.buffer.get(bytes..).filter(|new| !new.is_empty()) {
+            journal.write_pending(bytes, new)?;
+        }
+        for (index, packet) in self.packets.iter().enumerate().skip(packets) {
+            journal.write_pair(index, *packet)?;
+        }
+        self.noted = (self.buffer.len(), self.packets.len());
+        let (gathered, packets) = (self.buffer.len() as u64, self.packets.len() as u64);
+        Ok([self.before, gathered, self.before + self.sent as u64, packets])
+    }
+
     /// The packets that were written and not sent completely, and their captured bytes.
     pub(super) fn unsent(&self) -> (u64, u64) {
-        let unsent = self.packets.iter().filter(|(end, _)| *end > self.sent);
-        unsent.fold((0, 0), |(packets, sum), (_, bytes)| (packets + 1, sum + *bytes as u64))
+        let unsent = self.packets.iter().filter(|[end, _]| *end as usize > self.sent);
+        unsent.fold((0, 0), |(packets, sum), [_, bytes]| (packets + 1, sum + u64::from(*bytes)))
     }
 }
 

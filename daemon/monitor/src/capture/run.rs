@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,14 +12,18 @@ use sockbroker_bpf::Program;
 use sockbroker_proto::address::Address;
 use sockbroker_sys::events::Wake;
 use sockbroker_sys::interface::of_socket;
+use sockbroker_sys::journal::Journal;
 use sockbroker_sys::ring::{Mode, Ring};
 use sockbroker_sys::{filter, poll, process, socket};
 
 use super::count::Count;
 use super::interfaces;
+use super::keep::{self, Found};
+use super::lot::CaptureLot;
 use super::open::now;
-use super::order::{Command, Ended, Event, Failure, InterfaceFacts, Live, Opened, Order, Reason};
+use super::order::{Command, Ended, Event, Failure, InterfaceFacts, Live, Opened, Reason};
 use super::output::{Output, Sent};
+use super::taking::Taking;
 
 /// How long the thread sleeps after it has read packets. Meanwhile it is in no wait queue, so that the kernel wakes nobody
 /// for each packet.
@@ -49,21 +54,30 @@ pub(super) struct Run {
     /// A copy of its socket, on which interfaces are looked up.
     names: OwnedFd,
     output: Output,
-    order: Order,
-    /// The indexes of its interfaces; none if it captures on all of them.
-    indexes: Vec<u32>,
+    /// What it captures.
+    opened: Opened,
     /// When it last found out whether several interfaces still exist.
     checked_at: Instant,
-    started: u64,
     count: Count,
-    commands: Receiver<Command>,
-    wake: Arc<Wake>,
+    control: Control,
+    /// Where it notes how far it is, if it outlives this process.
+    journal: Option<Journal>,
     /// When it ends by itself, and why.
     until: Option<(Instant, Reason)>,
     ending: Option<Ending>,
     counted_at: Instant,
     /// Since when the interface is down, as far as it is known.
     down_since: Option<Instant>,
+}
+
+/// How the rest of the process reaches a capture.
+pub(super) struct Control {
+    pub(super) commands: Receiver<Command>,
+    pub(super) wake: Arc<Wake>,
+    /// Where captures lie that outlive this process.
+    pub(super) lot: Option<Arc<CaptureLot>>,
+    /// Whether this one does.
+    pub(super) kept: Arc<AtomicBool>,
 }
 
 /// The packets that were read from the ring.
@@ -73,6 +87,17 @@ enum Filled {
     /// As many as fit into the buffer; there can be more.
     Part,
     All,
+}
+
+/// The ring of a capture, and how long its reader sleeps after many bytes.
+fn map(opened: &Opened, socket: OwnedFd) -> io::Result<(Ring, Duration)> {
+    let geometry = opened.order.geometry(opened.longest).ok_or(io::ErrorKind::InvalidData)?;
+    let busy_moderation = match geometry.mode {
+        _ if geometry.bytes() < LARGE_RING => MODERATION,
+        Mode::Prompt => BUSY_MODERATION,
+        Mode::Bulk => BULK_MODERATION,
+    };
+    Ok((Ring::map(socket, &geometry)?, busy_moderation))
 }
 
 /// A capture that ends.
@@ -91,39 +116,29 @@ impl Run {
         capture: u64,
         opened: Opened,
         socket: OwnedFd,
-        (commands, wake): (Receiver<Command>, Arc<Wake>),
+        control: Control,
     ) -> io::Result<(Self, Live, OwnedFd)> {
-        let Opened { order, indexes, hardware: _, longest, bind_began, started } = opened;
-        let geometry = order.geometry(longest).ok_or(io::ErrorKind::InvalidData)?;
-        let busy_moderation = match geometry.mode {
-            _ if geometry.bytes() < LARGE_RING => MODERATION,
-            Mode::Prompt => BUSY_MODERATION,
-            Mode::Bulk => BULK_MODERATION,
-        };
         let names = socket.try_clone()?;
-        let ring = Ring::map(socket, &geometry)?;
-        let facts = indexes.iter().map(|index| interfaces::facts(ring.as_fd(), *index));
+        let (ring, busy_moderation) = map(&opened, socket)?;
+        let facts = opened.indexes.iter().map(|index| interfaces::facts(ring.as_fd(), *index));
         let interfaces: Vec<InterfaceFacts> = facts.collect::<io::Result<_>>()?;
-        let (output, stream) = Output::begin(&order, &interfaces)?;
+        let (output, stream) = Output::begin(&opened.order, &interfaces)?;
+        let live = Live { interfaces, ..opened.live() };
         let now = Instant::now();
-        let live = Live { interfaces, bind_began, started, buffer_bytes: geometry.bytes() as u64 };
-        let until =
-            order.milliseconds.and_then(|time| now.checked_add(Duration::from_millis(time)));
-        let until = until.map(|at| (at, Reason::Limit));
-        let (count, ending) = (Count::default(), None);
+        let time = opened.order.milliseconds.map(Duration::from_millis);
+        let until = time.and_then(|time| now.checked_add(time)).map(|at| (at, Reason::Limit));
+        let (count, ending, journal) = (Count::default(), None, None);
         let run = Self {
             capture,
             ring,
             busy_moderation,
             names,
             output,
-            order,
-            indexes,
+            opened,
             checked_at: now,
-            started,
             count,
-            commands,
-            wake,
+            control,
+            journal,
             until,
             ending,
             counted_at: now,
@@ -132,14 +147,94 @@ impl Run {
         Ok((run, live, stream))
     }
 
+    /// Continues a capture of a process that has ended.
+    pub(super) fn resume(capture: u64, found: Found, control: Control) -> io::Result<Self> {
+        let Found { opened, socket, stream, journal, position, unsent, count, ending } = found;
+        let names = socket.try_clone()?;
+        let (mut ring, busy_moderation) = map(&opened, socket)?;
+        ring.resume(position)?;
+        let interfaces = opened.live().interfaces;
+        let is_drained = ending.is_some_and(|(_, drained)| drained);
+        let output = Output::resume((&opened.order, &interfaces), stream, unsent, is_drained)?;
+        let now = Instant::now();
+        let gone = Duration::from_nanos(super::open::now().saturating_sub(opened.started));
+        let time = opened.order.milliseconds.map(Duration::from_millis);
+        let left = time.map(|time| time.saturating_sub(gone));
+        let until = left.and_then(|time| now.checked_add(time)).map(|at| (at, Reason::Limit));
+        let deadline = now + LAST_WRITE;
+        let ending = ending.map(|(reason, drained)| Ending { reason, deadline, drained });
+        control.kept.store(true, Ordering::Release);
+        let mut run = Self {
+            capture,
+            ring,
+            busy_moderation,
+            names,
+            output,
+            opened,
+            checked_at: now,
+            count,
+            control,
+            journal: Some(journal),
+            until,
+            ending,
+            counted_at: now,
+            // The earlier process may have got the error.
+            down_since: Some(now),
+        };
+        run.note()?;
+        Ok(run)
+    }
+
+    /// Outlives this process from now on.
+    fn keep(&mut self) -> io::Result<()> {
+        if self.journal.is_some() {
+            return Ok(());
+        }
+        let lot = self.control.lot.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let mut journal = keep::journal(self.capture, &self.opened)?;
+        let state = (self.ring.position(), &mut self.output, &self.count);
+        keep::note(&mut journal, state, None)?;
+        let parts = [self.ring.as_fd(), journal.as_fd(), self.output.as_fd()];
+        lot.park(self.capture, parts)?;
+        self.journal = Some(journal);
+        self.control.kept.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Notes how far it is, if it outlives this process.
+    fn note(&mut self) -> io::Result<()> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let ending = self.ending.map(|ending| (ending.reason, ending.drained));
+        keep::note(journal, (self.ring.position(), &mut self.output, &self.count), ending)
+    }
+
+    /// Reads the counters of the kernel.
+    fn read_counts(&mut self) -> io::Result<()> {
+        self.count.read(self.ring.as_fd(), self.journal.as_mut())?;
+        self.note()
+    }
+
+    /// Sends what the stream has room for.
+    fn send(&mut self) -> io::Result<Sent> {
+        self.note()?;
+        loop {
+            let sent = self.output.send(self.journal.as_mut())?;
+            self.note()?;
+            if sent != Sent::Some {
+                return Ok(sent);
+            }
+        }
+    }
+
     /// Answers the commands that came too late.
     pub(super) fn answer_late(&mut self, report: &dyn Fn(Event)) {
-        while let Ok(command) = self.commands.try_recv() {
+        while let Ok(command) = self.control.commands.try_recv() {
             match command {
                 Command::Counts { request } => report(Event::Counts { request, counts: None }),
                 Command::SetFilter { request, .. } => {
                     report(Event::Filter { request, result: None });
                 }
+                Command::Keep { request } => report(Event::Kept { request, result: None }),
                 Command::Stop { .. } | Command::Close(_) => {}
             }
         }
@@ -163,7 +258,7 @@ impl Run {
         let (packets, bytes) = self.output.unsent();
         self.count.note_lost(packets, bytes);
         // What cannot be counted any more was counted before.
-        self.count.read(self.ring.as_fd()).ok();
+        self.read_counts().ok();
         let reason = self.ending.map_or(Reason::Failed, |ending| ending.reason);
         Ended { reason, counts: self.count.counts(), complete }
     }
@@ -171,15 +266,15 @@ impl Run {
     /// Whether the stream is complete when the capture has ended.
     fn follow(&mut self, report: &dyn Fn(Event)) -> io::Result<bool> {
         loop {
-            self.wake.clear();
-            while let Ok(command) = self.commands.try_recv() {
+            self.control.wake.clear();
+            while let Ok(command) = self.control.commands.try_recv() {
                 self.obey(command, report)?;
             }
             self.check_limits()?;
             self.check_interfaces()?;
             let filled = if self.output.is_empty() { self.fill()? } else { Filled::Nothing };
             let is_busy = self.output.length() >= BUSY_BYTES;
-            match self.output.send()? {
+            match self.send()? {
                 Sent::All => {
                     if self.ending.is_some_and(|ending| ending.drained) {
                         return Ok(true);
@@ -193,7 +288,7 @@ impl Run {
                         Filled::All | Filled::Part => {}
                     }
                 }
-                Sent::Part => {
+                Sent::Part | Sent::Some => {
                     if self.unread_until().is_some_and(|deadline| deadline <= Instant::now()) {
                         return Ok(false);
                     }
@@ -217,7 +312,7 @@ impl Run {
     fn obey(&mut self, command: Command, report: &dyn Fn(Event)) -> io::Result<()> {
         match command {
             Command::Counts { request } => {
-                self.count.read(self.ring.as_fd())?;
+                self.read_counts()?;
                 report(Event::Counts { request, counts: Some(self.count.counts()) });
             }
             Command::SetFilter { request, program } => {
@@ -238,6 +333,11 @@ impl Run {
                 }
             }
             Command::Close(reason) => self.end(reason, LAST_WRITE)?,
+            Command::Keep { request } => {
+                let is_ending = self.ending.is_some();
+                let result = (!is_ending).then(|| self.keep().map_err(Failure::from));
+                report(Event::Kept { request, result });
+            }
         }
         Ok(())
     }
@@ -245,8 +345,8 @@ impl Run {
     /// Whether the client wants no further packet.
     fn has_enough(&self) -> bool {
         let (packets, bytes) = self.count.captured();
-        self.order.packets.is_some_and(|most| packets >= most)
-            || self.order.bytes.is_some_and(|most| bytes >= most)
+        self.opened.order.packets.is_some_and(|most| packets >= most)
+            || self.opened.order.bytes.is_some_and(|most| bytes >= most)
     }
 
     fn check_limits(&mut self) -> io::Result<()> {
@@ -261,7 +361,7 @@ impl Run {
     fn end(&mut self, reason: Reason, longest: Duration) -> io::Result<()> {
         if self.ending.is_none() {
             filter::attach(self.ring.as_fd(), &Program::none().encode())?;
-            self.count.read(self.ring.as_fd())?;
+            self.read_counts()?;
             let deadline = Instant::now() + longest;
             self.ending = Some(Ending { reason, deadline, drained: false });
         }
@@ -288,7 +388,7 @@ impl Run {
                 self.write_counts(Some(ending.reason.word()))?;
             }
         } else if filled != Filled::Nothing && self.counted_at.elapsed() >= STATISTICS {
-            self.count.read(self.ring.as_fd())?;
+            self.read_counts()?;
             for interface in self.output.renamed(self.ring.as_fd()) {
                 self.output.describe(interface)?;
             }
@@ -300,27 +400,27 @@ impl Run {
     /// Reads one packet. `false` if there is none.
     fn fill_one(&mut self) -> io::Result<bool> {
         let dropped = self.count.unreported();
-        let (output, names) = (&mut self.output, self.names.as_fd());
-        let taken = self.ring.take(|packet| {
-            if let Some((index, link_type)) = output.lacks(&packet) {
-                let name =
-                    of_socket::name_of(names, index).unwrap_or_else(|_gone| format!("if{index}"));
-                output.describe(InterfaceFacts { index, name, link_type })?;
-            }
-            output.packet(&packet, dropped).map(|bytes| (bytes, packet.losing))
-        })?;
-        let Some(written) = taken else { return Ok(false) };
-        let (bytes, losing) = written?;
-        self.count.note_captured(bytes, dropped);
+        let ending = self.ending.map(|ending| (ending.reason, ending.drained));
+        let mut taking = Taking {
+            output: &mut self.output,
+            names: self.names.as_fd(),
+            count: &mut self.count,
+            journal: self.journal.as_mut(),
+            dropped,
+            ending,
+            failed: None,
+        };
+        let taken = taking.take_from(&mut self.ring)?;
+        let Some(losing) = taken else { return Ok(false) };
         if losing {
-            self.count.read(self.ring.as_fd())?;
+            self.read_counts()?;
         }
         Ok(true)
     }
 
     fn write_counts(&mut self, end: Option<&str>) -> io::Result<()> {
         self.counted_at = Instant::now();
-        self.output.statistics(&self.count.counts(), (self.started, now()), end)
+        self.output.statistics(&self.count.counts(), (self.opened.started, now()), end)
     }
 
     /// Waits for a command, for packets if the buffer is empty, and for a client that reads if it is not.
@@ -336,7 +436,8 @@ impl Run {
         let longest = first.map(|at| at.saturating_duration_since(Instant::now()));
         let (for_ring, for_stream) = if is_full { (0, libc::POLLOUT) } else { (libc::POLLIN, 0) };
         let stream = (self.output.as_fd(), for_stream);
-        let entries = [(self.wake.as_fd(), libc::POLLIN), stream, (self.ring.as_fd(), for_ring)];
+        let entries =
+            [(self.control.wake.as_fd(), libc::POLLIN), stream, (self.ring.as_fd(), for_ring)];
         let ready = poll::poll_for(&entries, longest)?;
         let has = |entry: usize, bits| ready.get(entry).is_some_and(|events| events & bits != 0);
         if has(1, libc::POLLERR | libc::POLLHUP) {
@@ -352,7 +453,7 @@ impl Run {
     }
 
     fn has_several(&self) -> bool {
-        self.indexes.len() > 1 && self.ending.is_none()
+        self.opened.indexes.len() > 1 && self.ending.is_none()
     }
 
     /// Ends a capture on several interfaces when one is gone. Its socket is bound to none of them, and reports nothing.
@@ -362,7 +463,7 @@ impl Run {
         }
         self.checked_at = Instant::now();
         let names = self.names.as_fd();
-        if self.indexes.iter().any(|index| of_socket::name_of(names, *index).is_err()) {
+        if self.opened.indexes.iter().any(|index| of_socket::name_of(names, *index).is_err()) {
             self.end(Reason::InterfaceGone, LAST_WRITE)?;
         }
         Ok(())
@@ -372,7 +473,7 @@ impl Run {
     /// interface goes down, and not again when it is removed.
     fn check_interface(&mut self) -> io::Result<()> {
         let error = socket::take_error(self.ring.as_fd())?;
-        let [only] = self.indexes[..] else { return Ok(()) };
+        let [only] = self.opened.indexes[..] else { return Ok(()) };
         match socket::local_address(self.ring.as_fd())?.decode(0) {
             Some(Address::Packet { ifindex, .. }) if ifindex == only => {}
             _ => return self.end(Reason::InterfaceGone, LAST_WRITE),

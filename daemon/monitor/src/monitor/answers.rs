@@ -1,9 +1,13 @@
 //! The messages of workers.
 
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
+use sockbroker_sys::lot::Lot;
+
 use super::host::{Host, Refusal};
+use super::keep::Kept;
 use super::remote::is_remote;
 use super::state::{AT_ONCE, Monitor, is_owner, reserved};
 use super::worker::Worker;
@@ -167,34 +171,68 @@ impl<H: Host> Monitor<H> {
         self.send(token, &ToWorker::CallerRefused { request, refusal }, &[]);
     }
 
-    /// Starts the process that reads the captures of a worker. The opener judges each capture.
-    fn start_reader(&mut self, token: u64, request: u64) {
+    /// Starts the process that reads the captures of a worker, once an earlier one has ended. The opener judges each
+    /// capture.
+    pub(super) fn start_reader(&mut self, token: u64, request: u64) {
         let Some(worker) = self.workers.get(&token) else { return };
-        let uid = worker.uid();
-        let id = self.worker_ids.as_mut();
-        let id = id.map(|ids| ids.of(uid).take().ok_or(ReaderRefusal::Ids));
-        let started = match (&mut self.opener, id.transpose()) {
-            (None, _) => Err(ReaderRefusal::NoOpener),
-            (_, Err(refusal)) => Err(refusal),
-            _ if !self.readers.starts.admit(uid, Instant::now()) => Err(ReaderRefusal::Starts),
-            (Some(opener), Ok(id)) => {
-                let name = self.policies.users.names.process_name("reader", uid);
-                match self.readers.start(token, (uid, &name), id, self.configuration.as_fd()) {
-                    Ok((channel, of_opener)) => {
-                        opener.send(ToOpener::Reader { worker: token }, vec![of_opener]);
-                        Ok(channel)
-                    }
-                    Err(error) => {
-                        let (uid, principal) = self.named(uid);
-                        tracing::error!(uid, principal, %error, "cannot start a process that reads captures");
-                        Err(ReaderRefusal::Failed(error.raw_os_error().unwrap_or(libc::EAGAIN)))
-                    }
-                }
-            }
+        let (uid, peer) = (worker.uid(), worker.peer().clone());
+        // Without an opener no capture can be opened, but those that an earlier broker left have to end.
+        let has_left = |kept: &mut Kept| !kept.captures.is_empty().unwrap_or(true);
+        let started = if self.opener.is_none() && !self.kept_of(token).is_some_and(has_left) {
+            Err(ReaderRefusal::NoOpener)
+        } else if self.readers.is_free(token, &peer) {
+            self.start_free_reader(token, uid)
+        } else if self.readers.wait(token, request) {
+            return;
+        } else {
+            Err(ReaderRefusal::Starts)
         };
         match started {
             Ok(channel) => self.send(token, &ToWorker::Reader { request }, &[&channel]),
             Err(refusal) => self.send(token, &ToWorker::ReaderRefused { request, refusal }, &[]),
+        }
+    }
+
+    fn start_free_reader(&mut self, token: u64, uid: u32) -> Result<OwnedFd, ReaderRefusal> {
+        let failed =
+            |error: &io::Error| ReaderRefusal::Failed(error.raw_os_error().unwrap_or(libc::EAGAIN));
+        if !self.readers.starts.admit(uid, Instant::now()) {
+            return Err(ReaderRefusal::Starts);
+        }
+        let copies = |lot: &Lot| {
+            let [read, write] = lot.ends();
+            Ok::<_, io::Error>([read.try_clone_to_owned()?, write.try_clone_to_owned()?])
+        };
+        let lot = match self.kept_of(token) {
+            Some(kept) => copies(&kept.captures),
+            None => self.readers.lot(token).and_then(copies),
+        };
+        let lot = lot.map_err(|error| failed(&error))?;
+        let id = self.worker_ids.as_mut();
+        let id = id.map(|ids| ids.of(uid).take().ok_or(ReaderRefusal::Ids)).transpose()?;
+        let name = self.policies.users.names.process_name("reader", uid);
+        let started = self.readers.start(token, (uid, &name), id, self.configuration.as_fd(), &lot);
+        match (started, &mut self.opener) {
+            (Ok((channel, of_opener)), Some(opener)) => {
+                opener.send(ToOpener::Reader { worker: token }, vec![of_opener]);
+                Ok(channel)
+            }
+            (Ok((channel, of_opener)), None) => {
+                self.readers.hold(token, of_opener);
+                Ok(channel)
+            }
+            (Err(error), _) => {
+                let (uid, principal) = self.named(uid);
+                tracing::error!(uid, principal, %error, "cannot start a process that reads captures");
+                Err(failed(&error))
+            }
+        }
+    }
+
+    /// Starts the processes that waited for the end of earlier ones.
+    pub(super) fn start_waiting_readers(&mut self) {
+        for (token, request) in self.readers.take_waiting() {
+            self.start_reader(token, request);
         }
     }
 

@@ -36,6 +36,8 @@ enum Label {
     Lot(u64),
     /// The lot with the index. Descriptors: its ends.
     OfIndex,
+    /// The lot for captures, which no worker gets. Descriptors: its ends.
+    OfCaptures,
 }
 
 impl Label {
@@ -44,6 +46,7 @@ impl Label {
             Self::Index(number) => (b'i', number),
             Self::Lot(number) => (b'l', number),
             Self::OfIndex => (b'x', 0),
+            Self::OfCaptures => (b'c', 0),
         };
         [&[FORMAT, kind][..], &number.to_le_bytes()].concat()
     }
@@ -57,6 +60,7 @@ impl Label {
                     b'i' => Ok(Self::Index(number)),
                     b'l' => Ok(Self::Lot(number)),
                     b'x' => Ok(Self::OfIndex),
+                    b'c' => Ok(Self::OfCaptures),
                     _ => Err("it is of an unknown kind".to_owned()),
                 }
             }
@@ -76,8 +80,8 @@ pub(super) type Waiter = (u64, u64);
 pub(super) struct Judgement {
     /// When to try again to start it.
     pub(super) at: Instant,
-    /// When to discard the sessions instead.
-    pub(super) last: Instant,
+    /// When to discard the sessions instead; `None` if captures alone need a worker.
+    pub(super) last: Option<Instant>,
 }
 
 /// The lots of one principal.
@@ -90,6 +94,8 @@ pub(super) struct Kept {
     index: Lot,
     /// The indexes in it.
     indexes: usize,
+    /// The lot for captures.
+    pub(super) captures: Lot,
     pub(super) owner: Credentials,
     /// The number that stands for a worker in the list of claims while there is none.
     pub(super) number: u64,
@@ -120,23 +126,35 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// New lots for a principal.
-    pub(super) fn create(name: String, owner: Credentials, serial: u64) -> io::Result<Self> {
+    /// New lots for a principal, with the one for its captures.
+    pub(super) fn create(
+        name: String,
+        owner: Credentials,
+        serial: u64,
+        captures: Lot,
+    ) -> io::Result<Self> {
         let (outer, index) = (Lot::create()?, Lot::create()?);
         outer.park(&Label::OfIndex.to_bytes(), &index.ends())?;
+        outer.park(&Label::OfCaptures.to_bytes(), &captures.ends())?;
         for number in 0..LOTS {
             let lot = Lot::create()?;
             outer.park(&Label::Lot(number).to_bytes(), &lot.ends())?;
         }
-        Ok(Self::over(name, (outer, index), owner, serial))
+        Ok(Self::over(name, (outer, index, captures), owner, serial))
     }
 
-    fn over(name: String, (outer, index): (Lot, Lot), owner: Credentials, serial: u64) -> Self {
+    fn over(
+        name: String,
+        (outer, index, captures): (Lot, Lot, Lot),
+        owner: Credentials,
+        serial: u64,
+    ) -> Self {
         Self {
             name,
             outer,
             index,
             indexes: 0,
+            captures,
             owner,
             number: 0,
             sessions: BTreeMap::new(),
@@ -161,13 +179,19 @@ impl Kept {
     pub(super) fn restore(name: String, first: OwnedFd, second: OwnedFd) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let outer = Lot::of_ends(first, second).map_err(text)?;
-        let mut of_index = None;
+        let (mut of_index, mut of_captures) = (None, None);
         for Parked { bytes, descriptors, .. } in outer.messages().map_err(text)? {
-            if Label::read(&bytes)? == Label::OfIndex {
-                of_index = <[OwnedFd; 2]>::try_from(descriptors).ok();
+            match Label::read(&bytes)? {
+                Label::OfIndex => of_index = <[OwnedFd; 2]>::try_from(descriptors).ok(),
+                Label::OfCaptures => of_captures = <[OwnedFd; 2]>::try_from(descriptors).ok(),
+                Label::Lot(_) | Label::Index(_) => {}
             }
         }
         let [first, second] = of_index.ok_or("they have no index")?;
+        let captures = match of_captures {
+            Some([one, other]) => Lot::of_ends(one, other).map_err(text)?,
+            None => return Err("they have no lot for captures".to_owned()),
+        };
         let of_index = Lot::of_ends(first, second).map_err(text)?;
         let mut newest: Option<(u64, OwnedFd)> = None;
         let messages = of_index.messages().map_err(text)?;
@@ -186,7 +210,7 @@ impl Kept {
         let Index { uid, gid, groups, network, serial, worker_id, crashes, sessions, claims } =
             index;
         let owner = Credentials { uid, gid, groups, network };
-        let mut kept = Self::over(name, (outer, of_index), owner, serial);
+        let mut kept = Self::over(name, (outer, of_index, captures), owner, serial);
         (kept.crashes, kept.written, kept.is_stored) = (crashes, written, true);
         (kept.indexes, kept.earlier_id) = (indexes, worker_id);
         kept.sessions = sessions.into_iter().map(|session| (session.number, session)).collect();
@@ -200,7 +224,8 @@ impl Kept {
     }
 
     pub(super) fn into_ends(self) -> impl Iterator<Item = OwnedFd> {
-        self.outer.into_ends().into_iter().chain(self.index.into_ends())
+        let ends = self.outer.into_ends().into_iter().chain(self.index.into_ends());
+        ends.chain(self.captures.into_ends())
     }
 
     /// The index, for the worker that recovers the sessions.
@@ -371,7 +396,8 @@ mod tests {
 
     #[test]
     fn each_session_waits_for_its_own_time_which_a_later_broker_continues() {
-        let mut kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
+        let mut kept =
+            Kept::create("lots-1".to_owned(), owner(), 41, Lot::create().unwrap()).unwrap();
         for (number, seconds) in [(1, 5), (2, 600), (3, u64::MAX)] {
             let linger = Duration::from_secs(seconds);
             kept.sessions.insert(number, KeptSession { linger, ..session(number) });
@@ -407,7 +433,7 @@ mod tests {
 
     #[test]
     fn handles_are_counted_once_for_each_session() {
-        let kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
+        let kept = Kept::create("lots-1".to_owned(), owner(), 41, Lot::create().unwrap()).unwrap();
         for (at, [read, write]) in kept.lots().unwrap().into_iter().take(2).enumerate() {
             let lot = Lot::of_ends(read, write).unwrap();
             for (session, handle) in [(7, 0), (7, 1), (7, 2 + at as u64), (8, 0)] {
@@ -421,7 +447,8 @@ mod tests {
 
     #[test]
     fn later_broker_finds_owner_sessions_and_lots() {
-        let mut kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
+        let mut kept =
+            Kept::create("lots-1".to_owned(), owner(), 41, Lot::create().unwrap()).unwrap();
         assert_eq!(again(&kept).unwrap_err(), "they have no index");
         kept.claims.insert(Claim::Fanout { group: 4 });
         for number in [1, 2] {
@@ -443,7 +470,8 @@ mod tests {
 
     #[test]
     fn writing_that_was_cut_off_leaves_the_newer_index_and_every_lot() {
-        let mut kept = Kept::create("lots-1".to_owned(), owner(), 41).unwrap();
+        let mut kept =
+            Kept::create("lots-1".to_owned(), owner(), 41, Lot::create().unwrap()).unwrap();
         kept.sessions.insert(1, session(1));
         kept.write().unwrap();
         kept.sessions.insert(2, session(2));

@@ -84,6 +84,7 @@ impl<H: Host> Monitor<H> {
         if let Err(error) = kept.write() {
             tracing::warn!(%error, "cannot note how long sessions wait");
         }
+        kept.serve_captures(Instant::now());
         self.kept.insert(kept.owner.clone(), kept);
     }
 
@@ -286,7 +287,9 @@ impl<H: Host> Monitor<H> {
         let number = self.number();
         let worker = self.workers.get(&token);
         let serial = worker.map(|worker| worker.serial).unwrap_or_default();
-        let mut kept = Kept::create(name.clone(), peer.clone(), serial).map_err(failed)?;
+        let captures = self.readers.take_lot(token).map_err(failed)?;
+        let mut kept =
+            Kept::create(name.clone(), peer.clone(), serial, captures).map_err(failed)?;
         (kept.handles, kept.number, kept.is_served) = (handles, number, true);
         kept.id = worker.and_then(|worker| worker.id().cloned());
         kept.claims = self.claims.of(token).collect();

@@ -82,6 +82,7 @@ impl<H: Host> Monitor<H> {
         }
         self.callers.collect();
         self.readers.collect();
+        self.start_waiting_readers();
         // A worker that has ended has closed its channel, and is forgotten there.
         self.ending.collect();
     }
@@ -117,7 +118,7 @@ impl<H: Host> Monitor<H> {
         let stop = [self.kill_at, self.kill_unaware_at];
         let own = [self.accept_again, self.sweep_at, self.arrivals.next_deadline()];
         let others = [self.policies.deadline(), self.queries.deadline(), self.reaper.deadline()];
-        let lots = [self.lots_deadline()];
+        let lots = [self.lots_deadline(), self.readers.deadline()];
         let flushes = self.workers.values().map(|worker| worker.flush_at);
         own.into_iter().chain(lots).chain(stop).chain(others).chain(flushes).flatten().min()
     }
@@ -151,6 +152,7 @@ impl<H: Host> Monitor<H> {
         self.policy_distributed(now);
         self.finish_queries(now);
         self.reaper.retry(now);
+        self.readers.kill_late(now);
         self.pass_lots_deadlines(now);
         self.kill_late_workers(now);
     }

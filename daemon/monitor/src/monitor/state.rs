@@ -263,9 +263,7 @@ impl<H: Host> Monitor<H> {
             drop(child.kill());
             self.ending.add(Ending { child, unexpected: None, id: None });
         }
-        for ending in self.readers.take(token) {
-            self.ending.add(ending);
-        }
+        self.readers.leave(token, &peer);
         self.leave_claims(token, &peer);
         if !self.serving.contains_key(&peer) {
             self.leave_lots(&peer);

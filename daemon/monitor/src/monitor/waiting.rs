@@ -58,6 +58,7 @@ impl<H: Host> Monitor<H> {
         if let Err(error) = kept.write() {
             tracing::warn!(%error, "cannot note how long sessions wait");
         }
+        kept.serve_captures(Instant::now());
     }
 
     /// Closes what lies in the lots of a principal.
@@ -132,7 +133,7 @@ impl<H: Host> Monitor<H> {
         let Some(kept) = self.kept.get_mut(peer) else { return };
         let uid = peer.uid;
         match &mut kept.judgement {
-            Some(judgement) if judgement.last > now => {
+            Some(judgement) if judgement.last.is_none_or(|last| last > now) => {
                 tracing::debug!(uid, ?refusal, "cannot start a worker for sessions yet");
                 judgement.at = now + START_AGAIN;
             }
@@ -199,7 +200,19 @@ impl<H: Host> Monitor<H> {
 
 impl Kept {
     fn judge(&mut self, now: Instant) {
-        self.judgement.get_or_insert(Judgement { at: now, last: now + JUDGE });
+        let judgement = self.judgement.get_or_insert(Judgement { at: now, last: None });
+        judgement.last.get_or_insert(now + JUDGE);
+    }
+
+    /// Wants a worker if captures wait for one: their rings fill.
+    pub(super) fn serve_captures(&mut self, now: Instant) {
+        match self.captures.is_empty() {
+            Ok(true) => {}
+            Ok(false) => {
+                self.judgement.get_or_insert(Judgement { at: now, last: None });
+            }
+            Err(error) => tracing::warn!(%error, "cannot find captures that wait for a worker"),
+        }
     }
 }
 

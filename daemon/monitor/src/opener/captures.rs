@@ -57,6 +57,15 @@ impl Reader {
         loop {
             match self.channel.receive() {
                 Ok((ReaderReport::Ended { capture }, _)) => drop(self.running.remove(&capture)),
+                Ok((ReaderReport::Resumed { capture, opened }, _)) => {
+                    let interfaces = opened.interfaces();
+                    let bytes = opened.order.buffer_bytes;
+                    let order = opened.order;
+                    // Those of other namespaces do not outlive a reader.
+                    let namespace = Namespace::Broker;
+                    let opened = Some(Kept { order, interfaces, namespace });
+                    self.running.insert(capture, Running { bytes, opened });
+                }
                 Err(ChannelError::NotReady) => return true,
                 Err(_) => return false,
             }
@@ -226,6 +235,8 @@ impl Captures {
         let Some(reader) = readers.get_mut(&worker) else {
             return Outcome::Answer(Answer::Failed(libc::ECONNRESET));
         };
+        // It may have continued the capture of an earlier one.
+        reader.follow();
         let opened = reader.running.get(&capture).and_then(|running| running.opened.as_ref());
         let Some(Kept { order, interfaces, namespace }) = opened else {
             return Outcome::Answer(Answer::Failed(libc::ESRCH));

@@ -105,8 +105,11 @@ fn serve_next<H: Host + Send + 'static>(
         });
     }
     // The monitor sends a connection's cookie before the worker gets the connection, and a reader likewise.
-    let lacks_reader = matches!(opener_request.request, Request::Capture { .. })
-        && !opener.captures.has_reader(worker.number);
+    let needs_reader = matches!(
+        opener_request.request,
+        Request::Capture { .. } | Request::SetCaptureFilter { .. }
+    );
+    let lacks_reader = needs_reader && !opener.captures.has_reader(worker.number);
     if lacks_reader || !worker.has(cookie) {
         match opener.follow_monitor(closing) {
             Ok(true) => {}

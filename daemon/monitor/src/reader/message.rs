@@ -11,7 +11,8 @@ use crate::message::Build;
 pub enum ToReader {
     Hello(Build),
     /// The user and the group that the reader becomes; `None` if it stays the broker's. Descriptors: the text of the
-    /// configuration (sealed memory), and the channel to the opener.
+    /// configuration (sealed memory), the channel to the opener, and the ends of the lot for captures that outlive the
+    /// reader.
     Begin {
         id: Option<u32>,
     },
@@ -29,6 +30,11 @@ pub enum ToReader {
     Close {
         capture: u64,
         reason: Reason,
+    },
+    /// Lets a capture outlive the reader. The answer is `Kept`.
+    Keep {
+        request: u64,
+        capture: u64,
     },
 }
 
@@ -59,6 +65,16 @@ pub enum ReaderAnswer {
         capture: u64,
         ended: Ended,
     },
+    /// The answer to `Keep`; `None` if the capture has ended.
+    Kept {
+        request: u64,
+        result: Option<Result<(), Failure>>,
+    },
+    /// The reader continues a capture that an earlier one has left, with these counts. It comes before `Ready`.
+    Resumed {
+        capture: u64,
+        counts: Counts,
+    },
 }
 
 /// From the opener to the reader.
@@ -75,13 +91,19 @@ pub enum ReaderOrder {
 pub enum ReaderReport {
     /// A capture has ended: it no longer counts. The worker learns this afterwards.
     Ended { capture: u64 },
+    /// A capture of an earlier reader continues: it counts.
+    Resumed { capture: u64, opened: Box<Opened> },
 }
 
 impl Message for ToReader {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Begin { .. } => 2,
-            Self::Hello(_) | Self::Counts { .. } | Self::Stop { .. } | Self::Close { .. } => 0,
+            Self::Begin { .. } => 4,
+            Self::Hello(_)
+            | Self::Counts { .. }
+            | Self::Stop { .. }
+            | Self::Close { .. }
+            | Self::Keep { .. } => 0,
         }
     }
 }
@@ -91,7 +113,9 @@ impl Message for ReaderAnswer {
         match self {
             Self::Live { .. } => 1,
             Self::Hello(_)
+            | Self::Resumed { .. }
             | Self::Ready
+            | Self::Kept { .. }
             | Self::NotLive { .. }
             | Self::Counts { .. }
             | Self::Filter { .. }
@@ -112,7 +136,7 @@ impl Message for ReaderOrder {
 impl Message for ReaderReport {
     fn descriptors(&self) -> usize {
         match self {
-            Self::Ended { .. } => 0,
+            Self::Resumed { .. } | Self::Ended { .. } => 0,
         }
     }
 }

@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use sockbroker_sys::events::Events;
+use sockbroker_sys::lot::Lot;
 use sockbroker_sys::sealed;
 
 use super::message::{ReaderAnswer, ReaderOrder, ReaderReport, ToReader};
-use crate::capture::{Captures, Command, Event};
+use crate::capture::{CaptureLot, Captures, Command, Event};
 use crate::channel::{Channel, ChannelError, Message};
 use crate::message::Build;
 
@@ -22,6 +23,8 @@ const CONFIGURATION: usize = 64 << 20;
 /// How often, and how long after each other, a message is sent again while its channel is full.
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long the process waits at its end for captures to write why they end.
+const LAST_BLOCKS: Duration = Duration::from_millis(500);
 
 type WorkerEnd = Channel<ReaderAnswer, ToReader>;
 type OpenerEnd = Channel<ReaderReport, ReaderOrder>;
@@ -45,6 +48,8 @@ pub struct Beginning {
     pub configuration: Vec<u8>,
     /// The channel to the opener.
     pub opener: OwnedFd,
+    /// Where the captures lie that outlive a reader.
+    pub lot: Lot,
 }
 
 /// Receives what the process begins with, which the monitor has sent before the process was started.
@@ -55,10 +60,11 @@ pub fn begin(channel: BorrowedFd<'_>) -> Result<Beginning, RunError> {
         match channel.receive() {
             Ok((ToReader::Hello(build), _)) if build == Build::OWN && !greeted => greeted = true,
             Ok((ToReader::Begin { id }, descriptors)) if greeted => {
-                let [configuration, opener] = <[OwnedFd; 2]>::try_from(descriptors)
+                let [configuration, opener, first, second] = <[OwnedFd; 4]>::try_from(descriptors)
                     .map_err(|_others| RunError::Channel("descriptors are missing".to_owned()))?;
                 let configuration = sealed::read(configuration.as_fd(), CONFIGURATION)?;
-                return Ok(Beginning { id, configuration, opener });
+                let lot = Lot::of_ends(first, second)?;
+                return Ok(Beginning { id, configuration, opener, lot });
             }
             Ok(_) => return Err(RunError::Channel("the monitor is of another build".to_owned())),
             Err(error) => return Err(RunError::Channel(error.to_string())),
@@ -66,23 +72,47 @@ pub fn begin(channel: BorrowedFd<'_>) -> Result<Beginning, RunError> {
     }
 }
 
-/// Serves until the worker or the opener closes its channel. The caller then exits without waiting for threads.
-pub fn serve(worker: OwnedFd, opener: OwnedFd) -> Result<(), RunError> {
+/// Serves until the worker or the opener closes its channel. The caller then exits without waiting for threads: the
+/// captures in the lot continue in the next reader.
+pub fn serve(worker: OwnedFd, opener: OwnedFd, lot: Lot) -> Result<(), RunError> {
     let (worker, opener) = (Arc::new(WorkerEnd::over(worker)), Arc::new(OpenerEnd::over(opener)));
     let mut events = Events::new()?;
     events.add(worker.as_fd(), WORKER)?;
     events.add(opener.as_fd(), OPENER)?;
-    for message in [ReaderAnswer::Hello(Build::OWN), ReaderAnswer::Ready] {
-        worker.send(&message, &[]).map_err(|error| RunError::Channel(error.to_string()))?;
-    }
+    let greet =
+        |message| worker.send(&message, &[]).map_err(|error| RunError::Channel(error.to_string()));
+    greet(ReaderAnswer::Hello(Build::OWN))?;
     let (to_worker, to_opener) = (worker.clone(), opener.clone());
     let captures = Captures::new(Arc::new(move |event| report(&to_worker, &to_opener, event)));
+    let (lot, left) = CaptureLot::recover(lot)?;
+    let captures = captures.in_lot(lot);
+    for left in left {
+        let capture = left.capture;
+        captures.resume(left, |opened, counts| {
+            tracing::info!(capture, "continued a capture");
+            let opened = Box::new(opened);
+            send(&opener, &ReaderReport::Resumed { capture, opened }, &[]);
+            send(&worker, &ReaderAnswer::Resumed { capture, counts }, &[]);
+        });
+    }
+    greet(ReaderAnswer::Ready)?;
+    let ended = serve_channels(&mut events, &worker, &opener, &captures);
+    captures.interrupt(LAST_BLOCKS);
+    ended
+}
+
+fn serve_channels(
+    events: &mut Events,
+    worker: &WorkerEnd,
+    opener: &OpenerEnd,
+    captures: &Captures,
+) -> Result<(), RunError> {
     loop {
         for ready in events.wait(None)? {
             let goes_on = if ready.token == WORKER {
-                serve_worker(&worker, &captures)?
+                serve_worker(worker, captures)?
             } else {
-                serve_opener(&opener, &captures)?
+                serve_opener(opener, captures)?
             };
             if !goes_on {
                 return Ok(());
@@ -135,6 +165,9 @@ fn serve_worker(channel: &WorkerEnd, captures: &Captures) -> Result<bool, RunErr
         Some((ToReader::Close { capture, reason }, _)) => {
             captures.command(capture, Command::Close(reason));
         }
+        Some((ToReader::Keep { request, capture }, _)) => {
+            captures.command(capture, Command::Keep { request });
+        }
         Some((ToReader::Hello(_) | ToReader::Begin { .. }, _)) => {
             return Err(RunError::Nonsense { from: "the worker", reason: "it began twice" });
         }
@@ -171,6 +204,7 @@ fn report(worker: &WorkerEnd, opener: &OpenerEnd, event: Event) {
         }
         Event::Counts { request, counts } => (ReaderAnswer::Counts { request, counts }, None),
         Event::Filter { request, result } => (ReaderAnswer::Filter { request, result }, None),
+        Event::Kept { request, result } => (ReaderAnswer::Kept { request, result }, None),
         Event::Ended { capture, ended } => {
             over(capture);
             (ReaderAnswer::Ended { capture, ended }, None)

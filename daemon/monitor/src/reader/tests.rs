@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use sockbroker_sys::lot::Lot;
 use sockbroker_sys::{record, socket};
 
 use super::message::{
@@ -25,7 +26,7 @@ impl Served {
     fn start() -> Self {
         let (worker, of_worker) = ReaderChannel::pair().unwrap();
         let (opener, of_opener) = OrderChannel::pair().unwrap();
-        let thread = thread::spawn(move || serve(of_worker, of_opener));
+        let thread = thread::spawn(move || serve(of_worker, of_opener, Lot::create().unwrap()));
         let served = Self { worker, opener, thread };
         assert_eq!(served.answer().0, ReaderAnswer::Hello(Build::OWN));
         assert_eq!(served.answer().0, ReaderAnswer::Ready);
@@ -65,7 +66,7 @@ fn opened() -> Opened {
 #[test]
 fn every_message_has_its_number_of_descriptors() {
     let (capture, request) = (1, 2);
-    assert_eq!(ToReader::Begin { id: None }.descriptors(), 2);
+    assert_eq!(ToReader::Begin { id: None }.descriptors(), 4);
     assert_eq!(ToReader::Counts { request, capture }.descriptors(), 0);
     assert_eq!(ReaderOrder::Open { capture, opened: opened() }.descriptors(), 1);
     assert_eq!(ReaderReport::Ended { capture }.descriptors(), 0);
@@ -123,7 +124,8 @@ fn nonsense_ends_it() {
     let served = Served::start();
     let (one, other) = record::pair().unwrap();
     let again = ToReader::Begin { id: None };
-    served.worker.send(&again, &[one.as_fd(), other.as_fd()]).unwrap();
+    let four = [one.as_fd(), other.as_fd(), one.as_fd(), other.as_fd()];
+    served.worker.send(&again, &four).unwrap();
     assert!(matches!(served.ends(), Some(RunError::Nonsense { from: "the worker", .. })));
     let served = Served::start();
     socket::shutdown(served.worker.as_fd(), libc::SHUT_RDWR).unwrap();

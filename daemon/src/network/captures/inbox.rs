@@ -18,6 +18,9 @@ pub(super) type Counted = Option<Counts>;
 /// Between which times a filter was replaced, on a capture that runs.
 pub(super) type Replaced = Option<Result<(u64, u64), Failure>>;
 
+/// Whether a capture outlives its process from now on; `None` if it has ended.
+pub(super) type Kept = Option<Result<(), Failure>>;
+
 /// The parts of the user's limits that a capture takes until it has ended.
 pub(super) type Held = (Reservation, Reservation);
 
@@ -34,6 +37,7 @@ struct Waiting {
     begun: HashMap<u64, oneshot::Sender<Begun>>,
     counted: HashMap<u64, oneshot::Sender<Counted>>,
     replaced: HashMap<u64, oneshot::Sender<Replaced>>,
+    kept: HashMap<u64, oneshot::Sender<Kept>>,
     running: HashMap<u64, (Arc<Outcome>, Held)>,
 }
 
@@ -88,6 +92,24 @@ impl Inbox {
         (number, replaced)
     }
 
+    pub(super) fn expect_kept(&self) -> (u64, oneshot::Receiver<Kept>) {
+        let (sender, kept) = oneshot::channel();
+        let mut waiting = self.lock();
+        waiting.numbers += 1;
+        let number = waiting.numbers;
+        waiting.kept.insert(number, sender);
+        (number, kept)
+    }
+
+    /// Expects the reports of a capture that an earlier process has begun, if it has a handle. Its number is in use.
+    pub(super) fn adopt(&self, number: u64, known: Option<(Arc<Outcome>, Held)>) {
+        let mut waiting = self.lock();
+        waiting.numbers = waiting.numbers.max(number);
+        if let Some(known) = known {
+            waiting.running.insert(number, known);
+        }
+    }
+
     /// Passes a report on. A call that was cancelled does not get it: then a stream is closed, and its capture ends.
     pub(super) fn deliver(&self, event: Event) {
         let mut waiting = self.lock();
@@ -115,6 +137,11 @@ impl Inbox {
                     sender.send(result).ok();
                 }
             }
+            Event::Kept { request, result } => {
+                if let Some(sender) = waiting.kept.remove(&request) {
+                    sender.send(result).ok();
+                }
+            }
             Event::Ended { capture, ended } => {
                 if let Some((outcome, held)) = waiting.running.remove(&capture) {
                     // Before the end is known, so that the next capture has room.
@@ -127,15 +154,19 @@ impl Inbox {
         }
     }
 
-    /// The process that reads the captures has ended.
-    pub(super) fn lose_all(&self) {
+    /// The process that reads the captures has ended. `unlink` takes those that outlive it, and returns what is held for
+    /// the others.
+    pub(super) fn lose_all(&self, unlink: impl Fn(u64, &Arc<Outcome>, Held) -> Option<Held>) {
         let mut waiting = self.lock();
         waiting.begun.clear();
         waiting.counted.clear();
         waiting.replaced.clear();
-        for (_, (outcome, _held)) in waiting.running.drain() {
-            outcome.lose();
-            self.totals.end(&outcome);
+        waiting.kept.clear();
+        for (number, (outcome, held)) in waiting.running.drain() {
+            if unlink(number, &outcome, held).is_some() {
+                outcome.lose();
+                self.totals.end(&outcome);
+            }
         }
     }
 }

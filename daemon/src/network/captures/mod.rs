@@ -3,6 +3,7 @@
 
 mod source;
 mod capture;
+mod linked;
 mod reader;
 mod ask;
 mod inbox;

@@ -21,6 +21,8 @@ struct State {
     ended: Option<Ended>,
     /// The highest counts that were reported.
     highest: Counts,
+    /// What an earlier process has counted of it.
+    earlier: Counts,
     at_end: Option<AtEnd>,
 }
 
@@ -43,6 +45,25 @@ impl Outcome {
     /// The highest counts so far. Those of the end can be lower: what was written to a stream that is cut is not captured.
     pub(super) fn highest(&self) -> Counts {
         self.lock().highest
+    }
+
+    /// What this process adds to the sums.
+    pub(super) fn own(&self) -> Counts {
+        let state = self.lock();
+        let (highest, earlier) = (state.highest, state.earlier);
+        Counts {
+            seen: highest.seen.saturating_sub(earlier.seen),
+            captured: highest.captured.saturating_sub(earlier.captured),
+            dropped: highest.dropped.saturating_sub(earlier.dropped),
+            unread: highest.unread,
+            bytes: highest.bytes.saturating_sub(earlier.bytes),
+        }
+    }
+
+    /// An earlier process has counted this of it.
+    pub(super) fn begin_at(&self, counts: Counts) {
+        self.note(counts);
+        self.lock().earlier = counts;
     }
 
     /// Notes what the capture has counted so far.

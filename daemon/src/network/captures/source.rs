@@ -15,8 +15,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::ask::{ask, lost};
-use super::capture::{Capture, Judged, Way};
+use super::capture::{Capture, CaptureRecord, Judged, RECORD};
 use super::inbox::Inbox;
+use super::linked::{KeptCaptures, Linked, Way};
+use super::outcome::Outcome;
 use super::reader::{Missing, Reader};
 use super::totals::{Sums, Totals};
 use crate::config::limits::Limits;
@@ -35,7 +37,7 @@ pub struct CaptureSource {
     /// The threads of this process, for captures that it opens itself.
     own: OnceLock<(Arc<Captures>, Arc<Inbox>)>,
     /// The process for those of the opener.
-    reader: Option<Reader>,
+    reader: Option<Arc<Reader>>,
     totals: Arc<Totals>,
 }
 
@@ -49,7 +51,7 @@ pub struct Opening {
 impl CaptureSource {
     /// Captures are read by this process, or by one that it starts.
     pub fn new(reader: Option<Reader>) -> Self {
-        Self { own: OnceLock::new(), reader, totals: Arc::default() }
+        Self { own: OnceLock::new(), reader: reader.map(Arc::new), totals: Arc::default() }
     }
 
     /// Waits until the captures that run now have ended.
@@ -73,7 +75,7 @@ impl CaptureSource {
 
     /// Whether that process runs.
     pub fn is_running(&self) -> bool {
-        self.reader.as_ref().is_some_and(Reader::is_running)
+        self.reader.as_ref().is_some_and(|reader| reader.is_running())
     }
 
     /// Opens a capture. Returns when its ring is live.
@@ -94,6 +96,7 @@ impl CaptureSource {
         } else {
             None
         };
+        let lines = permit.request().lines();
         let (OpenCapture { interfaces, snaplen, promiscuous }, scopes) =
             permit.into_request().into_parts();
         let order = Order { interfaces, snaplen, promiscuous, ..order };
@@ -125,8 +128,47 @@ impl CaptureSource {
             .map_err(|_ended| lost())?
             .map_err(|Failure(errno)| OpError::Os { call: CALL, errno })?;
         let way = expected.way.take().ok_or_else(lost)?;
-        let judged = Judged { namespace, order: kept, interfaces };
-        Ok(Opening { capture: Capture::new(number, way, outcome, live, judged), stream })
+        let judged = Judged { namespace, order: kept, interfaces, lines };
+        let linked = Linked::new(number, outcome, self.totals.clone(), Some(way));
+        Ok(Opening { capture: Capture::new(linked, self.kept(), live, judged), stream })
+    }
+
+    fn kept(&self) -> Arc<KeptCaptures> {
+        self.reader.as_ref().map(|reader| reader.kept.clone()).unwrap_or_default()
+    }
+
+    /// Whether a capture runs that outlives this process.
+    pub fn has_kept(&self) -> bool {
+        !self.kept().is_empty()
+    }
+
+    /// A capture that an earlier process has left with this record. [`Self::resume`] MUST follow.
+    pub fn recover(&self, record: &[u8], user: &Arc<User>) -> Result<Capture, String> {
+        let (version, rest) = record.split_first().ok_or("it is empty")?;
+        if *version != RECORD {
+            return Err(format!(
+                "it has version {version}, and this broker reads version {RECORD}"
+            ));
+        }
+        let record = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+        let CaptureRecord { number, order, live, lines } = record;
+        let outcome = Arc::new(Outcome::default());
+        let linked = Linked::new(number, outcome.clone(), self.totals.clone(), None);
+        let bytes = user.take_back(Share::CaptureBytes, order.buffer_bytes);
+        linked.note_recovered((user.take_back(Share::Captures, 1), bytes));
+        self.totals.begin(outcome);
+        let kept = self.kept();
+        kept.add(&linked);
+        let (namespace, interfaces) = (Namespace::Broker, Vec::new());
+        let judged = Judged { namespace, order, interfaces, lines };
+        Ok(Capture::new(linked, kept, live, judged))
+    }
+
+    /// Continues the captures that were recovered.
+    pub fn resume(&self) {
+        if let Some(reader) = &self.reader {
+            reader.resume(self.totals.clone());
+        }
     }
 
     fn own(&self) -> (Arc<Captures>, Arc<Inbox>) {

@@ -53,7 +53,7 @@ impl Totals {
         let mut state = self.lock();
         state.running.retain(|running| !Arc::ptr_eq(running, outcome));
         if let Some(ended) = outcome.get() {
-            state.past.add(outcome.highest());
+            state.past.add(outcome.own());
             *state.past.ended.entry(ended.reason.word()).or_default() += 1;
         }
     }
@@ -68,7 +68,7 @@ impl Totals {
         let state = self.lock();
         let mut sums = state.past.clone();
         sums.running = state.running.len() as u64;
-        state.running.iter().for_each(|outcome| sums.add(outcome.highest()));
+        state.running.iter().for_each(|outcome| sums.add(outcome.own()));
         sums
     }
 }
@@ -78,6 +78,21 @@ mod tests {
     use sockbroker_monitor::capture::{Ended, Reason};
 
     use super::*;
+
+    #[test]
+    fn sums_do_not_have_what_an_earlier_process_has_counted() {
+        let totals = Totals::default();
+        let counts =
+            |captured| Counts { seen: captured, captured, bytes: captured, ..Counts::default() };
+        let outcome = Arc::new(Outcome::default());
+        totals.begin(outcome.clone());
+        outcome.begin_at(counts(50));
+        assert_eq!((totals.sums().captured, outcome.highest().captured), (0, 50));
+        outcome.note(counts(60));
+        outcome.set(Ended { reason: Reason::Stopped, counts: counts(61), complete: true });
+        totals.end(&outcome);
+        assert_eq!((totals.sums().captured, totals.sums().bytes), (11, 11));
+    }
 
     #[test]
     fn sums_do_not_fall_when_a_capture_ends_with_less_than_it_had_reported() {

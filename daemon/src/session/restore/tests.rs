@@ -158,7 +158,12 @@ impl Fixture {
 
     fn restore(&self, record: SessionRecord) -> Result<Session, RecordError> {
         let Self { limits, user, claims, .. } = self;
-        Session::restore(record, self.descriptors(), Restored { limits, user, claims })
+        Session::restore(
+            record,
+            self.descriptors(),
+            BTreeMap::new(),
+            Restored { limits, user, claims },
+        )
     }
 }
 
@@ -224,7 +229,8 @@ fn duplicates_share_what_options_chose_and_quotas_count_beyond_their_limits() {
     let user = user(&none, fixture.session.principal());
     let (limits, claims) = (&none, &fixture.claims);
     let restored = Restored { limits, user: &user, claims };
-    let restored = Session::restore(record, fixture.descriptors(), restored).unwrap();
+    let restored =
+        Session::restore(record, fixture.descriptors(), BTreeMap::new(), restored).unwrap();
     assert_eq!(user.used(Share::Handles), 2);
     let [original, duplicate] = [original, duplicate].map(|one| restored.entry(one).unwrap());
     original.ends.known().choices.packet_interface = 5;
@@ -242,7 +248,8 @@ fn a_socket_without_its_descriptor_is_closed() {
     descriptors.remove(&fixture.open[0].number());
     let (limits, user, claims) = (&fixture.limits, &fixture.user, &fixture.claims);
     let restored =
-        Session::restore(record, descriptors, Restored { limits, user, claims }).unwrap();
+        Session::restore(record, descriptors, BTreeMap::new(), Restored { limits, user, claims })
+            .unwrap();
     assert!(matches!(restored.entry(fixture.open[0]), Err(OpError::Handle(_))));
     assert!(restored.entry(fixture.open[1]).is_ok());
     assert_eq!(restored.handles(), 1);

@@ -322,6 +322,11 @@ pub(super) const OF_READER: &[c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_sendto,
     libc::SYS_recvfrom,
+    // What the kernel notes in the journals of captures that outlive the process, which are files in memory.
+    libc::SYS_sendmmsg,
+    libc::SYS_memfd_create,
+    libc::SYS_ftruncate,
+    libc::SYS_pread64,
     libc::SYS_setsockopt,
     libc::SYS_getsockopt,
     libc::SYS_getsockname,

@@ -24,7 +24,8 @@ impl Follower {
         let longest = Duration::from_secs(self.broker.limits.worker_idle_seconds);
         self.broker.callers.end_idle(longest);
         self.broker.captures.end_idle(longest);
-        if self.taken == 0 && self.broker.only_awaits_clients() {
+        let captures = self.broker.captures.has_kept();
+        if self.taken == 0 && self.broker.only_awaits_clients() && !captures {
             // It was started for sessions that wait, and has done what it was started for.
             return self.send(ToMonitor::Idle { taken: self.taken }, None);
         }

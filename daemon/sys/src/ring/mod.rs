@@ -7,17 +7,17 @@ mod prompt;
 mod bulk;
 mod layout;
 mod packet;
-mod mapping;
 mod geometry;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::mapping::Mapping;
 use crate::option;
 use bulk::Bulk;
 pub use geometry::{Geometry, Mode};
 use packet::malformed;
-pub use packet::{Packet, Tag};
+pub use packet::{Packet, Position, Tag};
 use prompt::Prompt;
 
 /// What the kernel counted since the last reading.
@@ -60,6 +60,9 @@ pub struct Ring {
     socket: OwnedFd,
 }
 
+/// The type of a function that is not given.
+type Nothing<T> = fn(&mut (), Option<&T>, Position);
+
 #[derive(Debug)]
 enum Reader {
     Prompt(Prompt),
@@ -69,7 +72,7 @@ enum Reader {
 impl Ring {
     /// Maps the ring of a socket, which [`prepare`] made with the same geometry. `EINVAL` if it has another size.
     pub fn map(socket: OwnedFd, geometry: &Geometry) -> io::Result<Self> {
-        let mapping = mapping::Mapping::new(socket.as_fd(), geometry.bytes())?;
+        let mapping = Mapping::new(socket.as_fd(), geometry.bytes())?;
         let reader = match geometry.mode {
             Mode::Prompt => Reader::Prompt(Prompt::new(mapping, geometry)),
             Mode::Bulk => Reader::Bulk(Bulk::new(mapping, geometry)),
@@ -77,11 +80,52 @@ impl Ring {
         Ok(Self { reader, socket })
     }
 
+    /// Continues where another process has ended, which noted this position last: after what it read, and before what it
+    /// had not noted.
+    pub fn resume(&mut self, position: Position) -> io::Result<()> {
+        match &mut self.reader {
+            Reader::Prompt(prompt) => prompt.resume(self.socket.as_fd(), position),
+            Reader::Bulk(bulk) => bulk.resume(position),
+        }
+    }
+
+    /// Where this reader is.
+    pub fn position(&self) -> Position {
+        match &self.reader {
+            Reader::Prompt(prompt) => prompt.position(),
+            Reader::Bulk(bulk) => bulk.position(),
+        }
+    }
+
     /// Passes the next packet to a function, and then gives its memory back to the kernel. `None` if there is no packet.
     pub fn take<T>(&mut self, function: impl FnOnce(Packet<'_>) -> T) -> io::Result<Option<T>> {
         match &mut self.reader {
-            Reader::Prompt(prompt) => prompt.take(self.socket.as_fd(), function),
-            Reader::Bulk(bulk) => bulk.take(function),
+            Reader::Prompt(prompt) => prompt.take(
+                self.socket.as_fd(),
+                &mut (),
+                |(), packet| function(packet),
+                None::<Nothing<T>>,
+            ),
+            Reader::Bulk(bulk) => {
+                bulk.take(&mut (), |(), packet| function(packet), None::<Nothing<T>>)
+            }
+        }
+    }
+
+    /// Like [`Ring::take`], and calls `note` before the memory is given back, with the result of the function, or without
+    /// one for a block that has no packet. What it notes, in one step, is what [`Ring::resume`] continues from: if the
+    /// process ends before, the packet is read again, and if it ends afterwards, it is not.
+    pub fn take_noted<C, T>(
+        &mut self,
+        context: &mut C,
+        function: impl FnOnce(&mut C, Packet<'_>) -> T,
+        note: impl FnMut(&mut C, Option<&T>, Position),
+    ) -> io::Result<Option<T>> {
+        match &mut self.reader {
+            Reader::Prompt(prompt) => {
+                prompt.take(self.socket.as_fd(), context, function, Some(note))
+            }
+            Reader::Bulk(bulk) => bulk.take(context, function, Some(note)),
         }
     }
 }

@@ -29,6 +29,21 @@ pub struct Tag {
     pub control: u16,
 }
 
+/// Where a reader is in a ring. Another process can continue from there (`Ring::resume`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The slot or the block that is read next.
+    pub next: u32,
+    /// The packets of that block that are left, if some of it were read.
+    pub left: u32,
+    /// The position of the first of them in the block.
+    pub offset: u32,
+}
+
+/// The bit of a status that shows that the packets were read and noted: the process that noted them gives the memory
+/// back to the kernel next. The kernel does not use it, and writes the status as a whole.
+pub(super) const NOTED: u32 = 1 << 24;
+
 /// Why a ring cannot be read: the kernel never writes such a ring.
 pub(super) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the ring is malformed")

@@ -184,3 +184,84 @@ fn the_ring_of_another_geometry_is_refused() {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     });
 }
+
+/// The packets that a process reads which ends at this call, and those of the next process: by their lengths. It ends
+/// before it notes its last packet, or after it, before it gives the memory back.
+fn read_in_two_processes(mode: Mode, lengths: &[usize], ends_at: usize, notes: bool) -> Vec<usize> {
+    let geometry = Geometry::new(mode, 1 << 20, 64).unwrap();
+    let mut first = ring(mode, 1 << 20, 64);
+    for length in lengths {
+        send(*length);
+    }
+    // A block without packets comes first: what is noted then is where the next process begins.
+    let mut seen: (Vec<usize>, Position) = (Vec::new(), Position::default());
+    let mut calls = 0;
+    let take = |seen: &mut (Vec<usize>, Position), packet: Packet<'_>| {
+        calls += 1;
+        assert!(notes || calls < ends_at, "the process ends");
+        (packet.data.len(), calls == ends_at, seen.0.len())
+    };
+    let mut take = take;
+    let note = |seen: &mut (Vec<usize>, Position), taken: Option<&(usize, bool, usize)>, at| {
+        seen.1 = at;
+        if let Some((length, ends, _)) = taken {
+            seen.0.push(*length - 42);
+            assert!(!ends, "the process ends");
+        }
+    };
+    loop {
+        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            first.take_noted(&mut seen, &mut take, note).unwrap()
+        }));
+        match taken {
+            Ok(Some(_)) => {}
+            Ok(None) => wait(first.as_fd(), libc::POLLIN),
+            Err(_ended) => break,
+        }
+    }
+    let mut second = Ring::map(first.as_fd().try_clone_to_owned().unwrap(), &geometry).unwrap();
+    second.resume(seen.1).unwrap();
+    assert_eq!(second.position(), seen.1);
+    let mut lengths_seen = seen.0;
+    while lengths_seen.len() < lengths.len() {
+        lengths_seen.push(next(&mut second).0.len() - 42);
+    }
+    // Nothing is left, also when the kernel comes to the memory that the first one had not given back.
+    assert!(second.take(|_| ()).unwrap().is_none());
+    lengths_seen
+}
+
+#[test]
+fn another_process_continues_after_the_last_packet_that_was_noted() {
+    std::panic::set_hook(Box::new(|info| {
+        if !info.to_string().contains("the process ends") {
+            eprintln!("{info}");
+        }
+    }));
+    in_namespace(|| {
+        let small: Vec<_> = (1..40).collect();
+        let large = [1, 60_000, 61_000, 2, 9000, 3];
+        for notes in [true, false] {
+            for ends_at in [1, 2, 39] {
+                for mode in MODES {
+                    assert_eq!(read_in_two_processes(mode, &small, ends_at, notes), small);
+                }
+            }
+            // Packets that do not fit into a slot, which the kernel queues apart.
+            for ends_at in 1..=large.len() {
+                let read = read_in_two_processes(Mode::Prompt, &large, ends_at, notes);
+                assert_eq!(read, large, "{ends_at} {notes}");
+            }
+        }
+    });
+}
+
+#[test]
+fn positions_outside_of_the_ring_are_refused() {
+    in_namespace(|| {
+        for mode in MODES {
+            let next = 1 << 20;
+            assert!(ring(mode, 1 << 20, 64).resume(Position { next, left: 0, offset: 0 }).is_err());
+        }
+    });
+}
