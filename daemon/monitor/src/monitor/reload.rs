@@ -7,7 +7,6 @@ use super::ended::Ending;
 use super::host::Host;
 use super::policies::{DISTRIBUTE, DISTRIBUTE_OPENER, READ, ReadPolicy, Reader, Request, Step};
 use super::state::{Monitor, READER};
-use crate::channel::ChannelError;
 use crate::message::{ToOpener, ToWorker};
 
 impl<H: Host> Monitor<H> {
@@ -123,7 +122,7 @@ impl<H: Host> Monitor<H> {
                         tracing::error!(
                             "killing a worker that did not put the new policy in force"
                         );
-                        self.fail(token, &ChannelError::Closed);
+                        self.lose(token);
                     }
                 }
             }

@@ -224,14 +224,15 @@ impl<H: Host> Monitor<H> {
 
     /// Ends a worker that broke the rules of its channel, or does not read it.
     pub(super) fn fail(&mut self, token: u64, error: &ChannelError) {
+        // It has ended. The event loop reads what it sent before, and then finds the end.
+        if matches!(error, ChannelError::Closed) {
+            return;
+        }
         let named = self.workers.get(&token).map(|worker| self.named(worker.uid()));
         if let Some((worker, (uid, principal))) = self.workers.get_mut(&token).zip(named) {
-            // A worker that closed its channel has ended, or ends with the loss of its channel.
-            if !matches!(error, ChannelError::Closed) {
-                let pid = worker.pid();
-                tracing::error!(uid, principal, pid, %error, "killed a worker");
-                worker.kill();
-            }
+            let pid = worker.pid();
+            tracing::error!(uid, principal, pid, %error, "killed a worker");
+            worker.kill();
         }
         self.lose(token);
     }
@@ -246,6 +247,10 @@ impl<H: Host> Monitor<H> {
         self.counters.ended(worker.how(), worker.page.as_ref());
         if let Some(page) = worker.page.take() {
             self.reaper.close(page);
+        }
+        // One that it has received cannot be passed again: the first request is read.
+        for received in worker.last_received() {
+            self.reaper.close(received);
         }
         let peer = worker.end();
         if self.serving.get(&peer) == Some(&token) {

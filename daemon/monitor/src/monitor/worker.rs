@@ -14,7 +14,7 @@ use super::ended::Ending;
 use super::remote::Named;
 use super::worker_ids::WorkerId;
 use crate::channel::{Channel, ChannelError};
-use crate::message::{Build, ToWorker, WorkerChannel};
+use crate::message::{Build, ToMonitor, ToWorker, WorkerChannel};
 use crate::role::{self, Role};
 
 /// Connections that are passed before the worker has confirmed earlier ones. More would fill its channel.
@@ -192,6 +192,29 @@ impl Worker {
         let copy = self.unconfirmed.remove(&number)?;
         self.held.insert(number);
         Some(copy)
+    }
+
+    /// Notes the connections that a worker reported as received before it was killed, in what was not read of it. Returns
+    /// all descriptors that are to be closed.
+    pub(super) fn last_received(&mut self) -> Vec<OwnedFd> {
+        let mut closed = Vec::new();
+        loop {
+            match self.channel.receive() {
+                Ok((message, descriptors)) => {
+                    closed.extend(descriptors);
+                    if let ToMonitor::Received { number } = message {
+                        closed.extend(self.received(number));
+                    }
+                }
+                Err(
+                    ChannelError::Nonsense { descriptors, .. }
+                    | ChannelError::LostDescriptors { descriptors, .. },
+                ) => closed.extend(descriptors),
+                Err(ChannelError::NotReady | ChannelError::Closed | ChannelError::System(_)) => {
+                    return closed;
+                }
+            }
+        }
     }
 
     /// The worker could not receive a connection: it is passed again after a while.
