@@ -116,24 +116,22 @@ pub fn bind(path: &Path, access: Access) -> Result<Bound, StartError> {
     let name = Address::UnixPath(path.as_os_str().as_encoded_bytes().to_vec());
     let address = RawAddress::encode(&name);
     socket::bind(descriptor.as_fd(), &address).map_err(|error| fail("cannot bind", error))?;
-    // At once: many programs wait for the path, and connect.
-    socket::listen(descriptor.as_fd(), BACKLOG).map_err(|error| fail("cannot listen on", error))?;
     if let Some(group) = access.group {
         lchown(path, None, Some(group)).map_err(|error| {
             let why = "only root, or a member of the group, can set the group of";
             fail(why, error)
         })?;
     }
-    let inode =
-        set_mode(path, access.mode).map_err(|error| fail("cannot set the mode of", error))?;
-    Ok(Bound { listener: descriptor, path: Some(BoundPath { path: path.to_owned(), inode }) })
+    let prepared = finish(path, descriptor, access.mode);
+    prepared.map_err(|error| fail("cannot listen on", error))
 }
 
-/// Sets the permissions that the umask removed. Returns the identity of the path.
-fn set_mode(path: &Path, mode: u32) -> io::Result<(u64, u64)> {
+/// Listens, and sets the permissions that the umask removed.
+fn finish(path: &Path, descriptor: OwnedFd, mode: u32) -> io::Result<Bound> {
     let inode = identity(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(inode)
+    socket::listen(descriptor.as_fd(), BACKLOG)?;
+    Ok(Bound { listener: descriptor, path: Some(BoundPath { path: path.to_owned(), inode }) })
 }
 
 /// Removes a socket of the broker's user on which no process listens. Anything else at the path stays and
