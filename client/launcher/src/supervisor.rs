@@ -26,12 +26,12 @@ use crate::jobs::Jobs;
 use crate::kernel::inherited::{Inherited, close_standard};
 use crate::kernel::notify::{Listener, Notification};
 use crate::kernel::process::{Forked, Namespaces, execute, fork, leave};
-use crate::kernel::shared::Slot;
+use crate::kernel::shared::{RECEIVERS, Slot};
 use crate::kernel::signals::{Mask, restore, restore_pipe_signal};
 use crate::namespaces::{enter_empty_network, enter_user_namespace};
 use crate::refusal::Lines;
 use crate::remote::{Network, first_unprivileged_port};
-use crate::takeover::{Last, RECEIVERS};
+use crate::takeover::Last;
 
 /// What the program is and how it is started.
 #[derive(Debug)]

@@ -13,10 +13,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::decision::unserved;
 use crate::jobs::{QUEUED_MAX, WORKERS_MAX};
 use crate::kernel::notify::Listener;
-use crate::kernel::shared::{Shared, Slot};
+use crate::kernel::shared::{RECEIVERS, Shared, Slot};
 
-/// The threads that receive calls: one receives while another makes a call.
-pub(crate) const RECEIVERS: usize = 2;
 /// The most calls that the supervisor had received and not answered: those with a thread and those in the queue.
 const UNANSWERED_MAX: u64 = (RECEIVERS + WORKERS_MAX + QUEUED_MAX) as u64;
 /// The number of the last received call, in memory that [`answer_all`] reads.

@@ -50,14 +50,14 @@ pub(super) struct Running {
 }
 
 /// How long the end still waits for the output.
-struct Patience {
+struct OutputDeadline {
     deadline: Instant,
     last: Instant,
     /// The progress of the output at the last deadline.
     steps: u64,
 }
 
-impl Patience {
+impl OutputDeadline {
     fn begin(steps: u64) -> Self {
         let now = Instant::now();
         Self { deadline: now + GRACE, last: now + LONGEST_END, steps }
@@ -83,12 +83,12 @@ impl Running {
     ) -> (Option<CaptureStats>, Result<(), Failure>) {
         let (mut stopped, mut recorded) = (None, None);
         let mut is_stopping = false;
-        let (mut patience, mut at_signal): (Option<Patience>, _) = (None, None);
+        let (mut output_deadline, mut at_signal): (Option<OutputDeadline>, _) = (None, None);
         while stopped.is_none() || recorded.is_none() {
-            let event = match &mut patience {
+            let event = match &mut output_deadline {
                 None => happened.recv().ok(),
-                Some(patience) => match happened.recv_timeout(patience.rest()) {
-                    Err(RecvTimeoutError::Timeout) if patience.renew(self.tally.steps()) => {
+                Some(output_deadline) => match happened.recv_timeout(output_deadline.rest()) {
+                    Err(RecvTimeoutError::Timeout) if output_deadline.renew(self.tally.steps()) => {
                         continue;
                     }
                     event => event.ok(),
@@ -104,8 +104,8 @@ impl Running {
                 Some(Event::Stopped(result)) => stopped = Some(result),
                 Some(Event::CountedAtSignal(stats)) => at_signal = stats,
                 Some(Event::Signal) => {
-                    if patience.is_none() {
-                        patience = Some(Patience::begin(self.tally.steps()));
+                    if output_deadline.is_none() {
+                        output_deadline = Some(OutputDeadline::begin(self.tally.steps()));
                         self.call("capture.stats", |stats| Event::CountedAtSignal(stats.ok()));
                     }
                     self.stop_once(&mut is_stopping);
@@ -193,13 +193,13 @@ mod tests {
 
     #[test]
     fn only_an_output_that_goes_on_gets_more_time() {
-        let mut patience = Patience::begin(5);
-        let first = patience.deadline;
-        assert!(patience.renew(6));
-        assert!(patience.deadline > first);
-        assert!(!patience.renew(6));
-        assert!(patience.renew(7));
-        patience.last = Instant::now();
-        assert!(!patience.renew(8));
+        let mut output_deadline = OutputDeadline::begin(5);
+        let first = output_deadline.deadline;
+        assert!(output_deadline.renew(6));
+        assert!(output_deadline.deadline > first);
+        assert!(!output_deadline.renew(6));
+        assert!(output_deadline.renew(7));
+        output_deadline.last = Instant::now();
+        assert!(!output_deadline.renew(8));
     }
 }

@@ -10,7 +10,8 @@ use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::takeover::RECEIVERS;
+/// The threads that receive calls: one receives while another makes a call.
+pub(crate) const RECEIVERS: usize = 2;
 
 /// The memory, which is also the content of a file.
 #[derive(Debug)]

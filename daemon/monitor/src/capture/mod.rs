@@ -6,6 +6,7 @@
 
 mod captures;
 mod run;
+mod moderation;
 mod taking;
 mod keep;
 mod lot;

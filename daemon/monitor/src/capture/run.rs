@@ -13,29 +13,19 @@ use sockbroker_proto::address::Address;
 use sockbroker_sys::events::Wake;
 use sockbroker_sys::interface::of_socket;
 use sockbroker_sys::journal::Journal;
-use sockbroker_sys::ring::{Mode, Ring};
+use sockbroker_sys::ring::Ring;
 use sockbroker_sys::{filter, poll, process, socket};
 
 use super::count::Count;
 use super::interfaces;
 use super::keep::{self, Found};
 use super::lot::CaptureLot;
+use super::moderation::Moderation;
 use super::open::now;
 use super::order::{Command, Ended, Event, Failure, InterfaceFacts, Live, Opened, Reason};
 use super::output::{Output, Sent};
 use super::taking::Taking;
 
-/// How long the thread sleeps after it has read packets. Meanwhile it is in no wait queue, so that the kernel wakes nobody
-/// for each packet.
-const MODERATION: Duration = Duration::from_micros(500);
-/// The same after many bytes, if the ring has room for as long: each sleep saves the client a wake-up too. A packet of a
-/// capture that is live still arrives within a millisecond.
-const BUSY_MODERATION: Duration = Duration::from_micros(800);
-/// The same for rings of blocks, which wait for longer themselves.
-const BULK_MODERATION: Duration = Duration::from_millis(2);
-/// What counts as many bytes, and the smallest ring with room for them.
-const BUSY_BYTES: usize = 16 << 10;
-const LARGE_RING: usize = 4 << 20;
 /// How long a capture that ends reads its ring, and then waits for a client that reads nothing: its answer comes within 0.3
 /// seconds.
 const LAST_WRITE: Duration = Duration::from_millis(250);
@@ -49,8 +39,7 @@ const STATISTICS: Duration = Duration::from_secs(1);
 pub(super) struct Run {
     capture: u64,
     ring: Ring,
-    /// How long it sleeps after many bytes.
-    busy_moderation: Duration,
+    moderation: Moderation,
     /// A copy of its socket, on which interfaces are looked up.
     names: OwnedFd,
     output: Output,
@@ -89,15 +78,10 @@ enum Filled {
     All,
 }
 
-/// The ring of a capture, and how long its reader sleeps after many bytes.
-fn map(opened: &Opened, socket: OwnedFd) -> io::Result<(Ring, Duration)> {
+/// The ring of a capture, and how long its reader sleeps.
+fn map(opened: &Opened, socket: OwnedFd) -> io::Result<(Ring, Moderation)> {
     let geometry = opened.order.geometry(opened.longest).ok_or(io::ErrorKind::InvalidData)?;
-    let busy_moderation = match geometry.mode {
-        _ if geometry.bytes() < LARGE_RING => MODERATION,
-        Mode::Prompt => BUSY_MODERATION,
-        Mode::Bulk => BULK_MODERATION,
-    };
-    Ok((Ring::map(socket, &geometry)?, busy_moderation))
+    Ok((Ring::map(socket, &geometry)?, Moderation::of(&geometry)))
 }
 
 /// A capture that ends.
@@ -119,7 +103,7 @@ impl Run {
         control: Control,
     ) -> io::Result<(Self, Live, OwnedFd)> {
         let names = socket.try_clone()?;
-        let (ring, busy_moderation) = map(&opened, socket)?;
+        let (ring, moderation) = map(&opened, socket)?;
         let facts = opened.indexes.iter().map(|index| interfaces::facts(ring.as_fd(), *index));
         let interfaces: Vec<InterfaceFacts> = facts.collect::<io::Result<_>>()?;
         let (output, stream) = Output::begin(&opened.order, &interfaces)?;
@@ -131,7 +115,7 @@ impl Run {
         let run = Self {
             capture,
             ring,
-            busy_moderation,
+            moderation,
             names,
             output,
             opened,
@@ -151,7 +135,7 @@ impl Run {
     pub(super) fn resume(capture: u64, found: Found, control: Control) -> io::Result<Self> {
         let Found { opened, socket, stream, journal, position, unsent, count, ending } = found;
         let names = socket.try_clone()?;
-        let (mut ring, busy_moderation) = map(&opened, socket)?;
+        let (mut ring, moderation) = map(&opened, socket)?;
         ring.resume(position)?;
         let interfaces = opened.live().interfaces;
         let is_drained = ending.is_some_and(|(_, drained)| drained);
@@ -167,7 +151,7 @@ impl Run {
         let mut run = Self {
             capture,
             ring,
-            busy_moderation,
+            moderation,
             names,
             output,
             opened,
@@ -273,7 +257,7 @@ impl Run {
             self.check_limits()?;
             self.check_interfaces()?;
             let filled = if self.output.is_empty() { self.fill()? } else { Filled::Nothing };
-            let is_busy = self.output.length() >= BUSY_BYTES;
+            let gathered = self.output.length();
             match self.send()? {
                 Sent::All => {
                     if self.ending.is_some_and(|ending| ending.drained) {
@@ -283,7 +267,7 @@ impl Run {
                         Filled::Nothing => self.wait(false)?,
                         Filled::All if self.ending.is_none() => {
                             #[expect(clippy::disallowed_methods, reason = "it has nothing to do")]
-                            thread::sleep(if is_busy { self.busy_moderation } else { MODERATION });
+                            thread::sleep(self.moderation.after(gathered));
                         }
                         Filled::All | Filled::Part => {}
                     }
