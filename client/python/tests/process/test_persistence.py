@@ -202,6 +202,32 @@ class Persistence(unittest.TestCase):
 
         self.each(run)
 
+    def test_threads_that_receive_from_one_socket_share_the_stream(self):
+        text = """
+            stream = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+            parts = []
+            def receive():
+                while part := stream.recv(4): parts.append(part)
+            threads = [threading.Thread(target=receive) for _ in range(3)]
+            for thread in threads: thread.start()
+            ready()
+            while sys.stdin.readline(): ready()
+            for thread in threads: thread.join()
+            print(hashlib.sha256(bytes(sorted(b"".join(parts)))).hexdigest())
+        """
+        data = DATA[: 20 * 1200]
+        for mode in MODES:
+            with self.subTest(mode=mode), listener() as server:
+                program = Program(self.service, mode, text.replace("sys.argv[1]", str(server.getsockname()[1])))
+                with accepted(server) as peer:
+                    for at in range(0, len(data), 1200):
+                        worker, _ = program.ready()
+                        peer.sendall(data[at : at + 1200])
+                        os.kill(worker, 9)
+                        program.go()
+                program.ready()
+                self.assertEqual(program.end(), hashlib.sha256(bytes(sorted(data))).hexdigest() + "\n")
+
     def test_the_error_of_lost_bytes_is_call_interrupted(self):
         text = """
             session = process.default().current()
