@@ -160,7 +160,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::socket::shutdown;
+    use crate::socket::{set_nonblocking, shutdown};
     use crate::testing::{errno, tcp_pair, unix_pair, wait};
 
     fn stream_pair() -> (OwnedFd, OwnedFd) {
@@ -275,6 +275,7 @@ mod tests {
     #[test]
     fn bytes_are_moved_through_a_pipe() {
         let (client, server) = tcp_pair();
+        set_nonblocking(server.as_fd(), true).unwrap();
         let (own, other) = unix_pair(libc::SOCK_STREAM);
         let (output, input) = io::pipe().unwrap();
         let would_block = splice(server.as_fd(), input.as_fd(), 8).unwrap_err();
