@@ -200,8 +200,10 @@ impl Capture {
         let ended = self.linked.outcome.ended();
         let wait = async {
             tokio::select! {
-                way = linked => way,
+                // Its reader can be linked still.
+                biased;
                 _ = ended => None,
+                way = linked => way,
             }
         };
         timeout(ANSWER, wait).await.map_err(|_late| lost())
