@@ -342,7 +342,9 @@ fn client_that_does_not_read_gets_the_failure_of_its_writes() {
                 break error;
             }
         };
-        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        // The second if the broker has closed its end, in which data of the client was.
+        let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+        assert!(kinds.contains(&error.kind()), "{error}");
         drop(stream);
         until("the handle is closed", || is_closed(&mut client, handle));
     });
