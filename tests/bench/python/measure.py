@@ -18,6 +18,7 @@ import time
 from sockbroker import process, socket_module
 from sockbroker.route import UnixRoute
 from sockbroker.connection import Connection
+from sockbroker.settings import settings
 
 ROUNDS = 15
 KIB_64 = bytes(range(256)) * 256
@@ -139,7 +140,7 @@ def main():
     parser.add_argument("--broker", required=True)
     parser.add_argument("--process", type=int, required=True)
     given = parser.parse_args()
-    clients = (process.configure(mode, given.broker) for mode in ("direct", "mediated"))
+    clients = (process.configure(settings(mode, given.broker)) for mode in ("direct", "mediated"))
     direct, mediated = (_with(socket_module.build(client, "_socket")) for client in clients)
     share_a_cpu([given.process])
     figures = [*small_calls(mediated), *payload(mediated), *bulk(direct), *creation(mediated, direct)]
