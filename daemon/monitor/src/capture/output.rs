@@ -96,7 +96,6 @@ impl Output {
         socket::set_nonblocking(other.as_fd(), false)?;
         stream::set_send_buffer(stream.as_fd(), SEND_BUFFER)?;
         let mut buffer = Vec::with_capacity(GATHERED + (128 << 10));
-        let snaplen = order.snaplen;
         let writer = match order.format {
             Format::Pcapng => {
                 let writer = Writer::begin(&section_header(), &mut buffer).map_err(failed)?;
@@ -105,29 +104,23 @@ impl Output {
             Format::Pcap => {
                 let link_type =
                     interfaces.first().map_or(LinkType::ETHERNET, |one| LinkType(one.link_type));
-                let with_tag = snaplen.saturating_add(TAG);
+                let with_tag = order.snaplen.saturating_add(TAG);
                 FileWriter::Pcap(PcapWriter::begin(link_type, with_tag, &mut buffer))
             }
         };
-        let (packets, text) = (Vec::new(), order.text.clone());
-        let (before, sent, noted) = (0, 0, (0, 0));
-        let mut output = Self {
-            stream,
-            buffer,
-            before,
-            sent,
-            sent_at: None,
-            packets,
-            noted,
-            writer,
-            last: None,
-            snaplen,
-            text,
-        };
+        let unsent = Unsent { before: 0, buffer, packets: Vec::new(), sent: 0 };
+        let mut output = Self::new(order, stream, unsent, writer);
         for interface in interfaces {
             output.describe(interface.clone())?;
         }
         Ok((output, other))
+    }
+
+    fn new(order: &Order, stream: OwnedFd, unsent: Unsent, writer: FileWriter) -> Self {
+        let Unsent { before, buffer, packets, sent } = unsent;
+        let (snaplen, text) = (order.snaplen, order.text.clone());
+        let (sent_at, noted, last) = (None, (0, 0), None);
+        Self { stream, buffer, before, sent, sent_at, packets, noted, writer, last, snaplen, text }
     }
 
     /// Continues the file of a process that has ended: behind what it had gathered, with a section that states this.
@@ -135,10 +128,9 @@ impl Output {
     pub(super) fn resume(
         (order, interfaces): (&Order, &[InterfaceFacts]),
         stream: OwnedFd,
-        Unsent { before, buffer, packets, sent }: Unsent,
+        unsent: Unsent,
         ends: bool,
     ) -> io::Result<Self> {
-        let (snaplen, text) = (order.snaplen, order.text.clone());
         let mut section = Vec::new();
         let writer = match order.format {
             Format::Pcapng => {
@@ -149,24 +141,11 @@ impl Output {
             }
             // It has no place for it, and its header is that of the file.
             Format::Pcap => {
-                let with_tag = snaplen.saturating_add(TAG);
+                let with_tag = order.snaplen.saturating_add(TAG);
                 FileWriter::Pcap(PcapWriter::begin(LinkType::ETHERNET, with_tag, &mut Vec::new()))
             }
         };
-        let (last, noted) = (None, (0, 0));
-        let mut output = Self {
-            stream,
-            buffer,
-            before,
-            sent,
-            sent_at: None,
-            packets,
-            noted,
-            writer,
-            last,
-            snaplen,
-            text,
-        };
+        let mut output = Self::new(order, stream, unsent, writer);
         if !ends {
             output.buffer.append(&mut section);
             for interface in interfaces {

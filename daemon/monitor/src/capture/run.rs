@@ -102,69 +102,64 @@ impl Run {
         socket: OwnedFd,
         control: Control,
     ) -> io::Result<(Self, Live, OwnedFd)> {
-        let names = socket.try_clone()?;
-        let (ring, moderation) = map(&opened, socket)?;
-        let facts = opened.indexes.iter().map(|index| interfaces::facts(ring.as_fd(), *index));
+        let facts = opened.indexes.iter().map(|index| interfaces::facts(socket.as_fd(), *index));
         let interfaces: Vec<InterfaceFacts> = facts.collect::<io::Result<_>>()?;
         let (output, stream) = Output::begin(&opened.order, &interfaces)?;
         let live = Live { interfaces, ..opened.live() };
+        let run = Self::new(capture, opened, socket, (control, output), Duration::ZERO)?;
+        Ok((run, live, stream))
+    }
+
+    /// `gone` is the time for which it runs already.
+    fn new(
+        capture: u64,
+        opened: Opened,
+        socket: OwnedFd,
+        (control, output): (Control, Output),
+        gone: Duration,
+    ) -> io::Result<Self> {
+        let names = socket.try_clone()?;
+        let (ring, moderation) = map(&opened, socket)?;
         let now = Instant::now();
         let time = opened.order.milliseconds.map(Duration::from_millis);
-        let until = time.and_then(|time| now.checked_add(time)).map(|at| (at, Reason::Limit));
-        let (count, ending, journal) = (Count::default(), None, None);
-        let run = Self {
+        let left = time.map(|time| time.saturating_sub(gone));
+        let until = left.and_then(|time| now.checked_add(time)).map(|at| (at, Reason::Limit));
+        let (count, journal, ending, down_since) = (Count::default(), None, None, None);
+        let (checked_at, counted_at) = (now, now);
+        Ok(Self {
             capture,
             ring,
             moderation,
             names,
             output,
             opened,
-            checked_at: now,
+            checked_at,
             count,
             control,
             journal,
             until,
             ending,
-            counted_at: now,
-            down_since: None,
-        };
-        Ok((run, live, stream))
+            counted_at,
+            down_since,
+        })
     }
 
     /// Continues a capture of a process that has ended.
     pub(super) fn resume(capture: u64, found: Found, control: Control) -> io::Result<Self> {
         let Found { opened, socket, stream, journal, position, unsent, count, ending } = found;
-        let names = socket.try_clone()?;
-        let (mut ring, moderation) = map(&opened, socket)?;
-        ring.resume(position)?;
         let interfaces = opened.live().interfaces;
         let is_drained = ending.is_some_and(|(_, drained)| drained);
         let output = Output::resume((&opened.order, &interfaces), stream, unsent, is_drained)?;
-        let now = Instant::now();
-        let gone = Duration::from_nanos(super::open::now().saturating_sub(opened.started));
-        let time = opened.order.milliseconds.map(Duration::from_millis);
-        let left = time.map(|time| time.saturating_sub(gone));
-        let until = left.and_then(|time| now.checked_add(time)).map(|at| (at, Reason::Limit));
-        let deadline = now + LAST_WRITE;
-        let ending = ending.map(|(reason, drained)| Ending { reason, deadline, drained });
+        let gone = Duration::from_nanos(now().saturating_sub(opened.started));
         control.kept.store(true, Ordering::Release);
-        let mut run = Self {
-            capture,
-            ring,
-            moderation,
-            names,
-            output,
-            opened,
-            checked_at: now,
-            count,
-            control,
-            journal: Some(journal),
-            until,
-            ending,
-            counted_at: now,
-            // The earlier process may have got the error.
-            down_since: Some(now),
-        };
+        let mut run = Self::new(capture, opened, socket, (control, output), gone)?;
+        run.ring.resume(position)?;
+        (run.count, run.journal) = (count, Some(journal));
+        let now = Instant::now();
+        let deadline = now + LAST_WRITE;
+        run.ending = ending.map(|(reason, drained)| Ending { reason, deadline, drained });
+        // The earlier process may have got the error.
+        run.down_since = Some(now);
         run.note()?;
         Ok(run)
     }
