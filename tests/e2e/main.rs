@@ -33,6 +33,7 @@ mod descriptors;
 mod delegation;
 mod relays;
 mod closing;
+mod crashes;
 mod datagrams;
 mod discover;
 mod documentation;

@@ -386,10 +386,8 @@ impl Drop for Process {
 /// Runs `job` while a process is stopped.
 fn stopped_during<T>(number: u32, job: impl FnOnce() -> T) -> T {
     stop_process(number);
-    let stat = format!("/proc/{number}/stat");
-    until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
     let result = job();
-    kill(pid(number), Signal::SIGCONT).unwrap();
+    continue_process(number);
     result
 }
 
@@ -406,6 +404,13 @@ pub fn terminate_process(number: u32) {
 /// Stops a process, such as a worker, without ending it.
 pub fn stop_process(number: u32) {
     kill(pid(number), Signal::SIGSTOP).unwrap();
+    let stat = format!("/proc/{number}/stat");
+    until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
+}
+
+/// Continues a stopped process.
+pub fn continue_process(number: u32) {
+    kill(pid(number), Signal::SIGCONT).unwrap();
 }
 
 /// Whether a process has this role for a user of a broker. One that ends meanwhile has not.
