@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use sockbroker_proto::handle::Handle;
 
-use super::attach::{Attaching, ends_connection};
+use super::attach::{Attached, Attaching, ends_connection};
 use super::cancellation::CancellationToken;
 use super::connection::Connection;
+use super::first_call::call_within;
 use super::pool::Pool;
 use super::recovery::{LostCall, Verdict, settle_before, settle_repeated};
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::lock::lock;
 use crate::operation::Operation;
 use crate::recovery::{Backoff, CallFacts, CallKind, Observed, Settling, Streams};
 use crate::request::Request;
+use crate::wire::connect::CONNECT_TIMEOUT;
 use crate::wire::response::{OwnedResponse, Response};
 
 /// How many handles of dropped sockets are closed once more by the next process, because their requests may be lost.
@@ -179,18 +181,17 @@ impl Persistent {
         let give_up = *state.down_since.get_or_insert_with(Instant::now) + link.reconnect;
         drop(state);
         let attached = link.attach_again(&mut attaching, deadline, give_up, is_abandoned);
+        if let Ok(attached) = &attached {
+            self.close_dropped(attached);
+        }
         let mut state = lock(&self.state);
         state.is_reconnecting = false;
         state.attaching = attaching;
         let result = match attached {
             Ok(attached) => {
-                let is_new = attached.epoch != state.epoch;
                 pool.replace_anchor(attached);
                 state.generation += 1;
                 state.down_since = None;
-                if is_new {
-                    state.close_dropped(&pool.anchor());
-                }
                 Ok(())
             }
             Err(error) => {
@@ -206,6 +207,26 @@ impl Persistent {
         self.changed.notify_all();
         result
     }
+
+    /// Closes the handles of dropped sockets in the next process before it serves a call on any connection: a dropped socket
+    /// holds no port. Those that are closed already are ignored. What this connection does not close, the next one does.
+    fn close_dropped(&self, attached: &Attached) {
+        if lock(&self.state).epoch == attached.epoch {
+            return;
+        }
+        loop {
+            let oldest = lock(&self.state).dropped.front().copied();
+            let Some(handle) = oldest else { break };
+            let closed: Result<()> =
+                call_within(CONNECT_TIMEOUT, &attached.connection, "socket.close", (handle,));
+            match closed {
+                Err(error) if ends_connection(&error) => return,
+                Err(Error::Timeout { .. }) => return,
+                Ok(()) | Err(_) => lock(&self.state).dropped.retain(|dropped| *dropped != handle),
+            }
+        }
+        lock(&self.state).epoch = attached.epoch;
+    }
 }
 
 impl State {
@@ -215,16 +236,6 @@ impl State {
             self.dropped.pop_front();
         }
         self.dropped.push_back(handle);
-    }
-
-    /// Closes the handles of dropped sockets in the next process. It ignores those that are closed.
-    fn close_dropped(&mut self, anchor: &Connection) {
-        self.epoch = anchor.identity().1;
-        for handle in self.dropped.drain(..) {
-            if anchor.notify("socket.close", &(handle,), None).is_err() {
-                return;
-            }
-        }
     }
 }
 

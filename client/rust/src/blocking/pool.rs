@@ -235,7 +235,14 @@ impl Pool {
             Ok(opened) => {
                 connection.identify(opened.connection, opened.epoch);
                 self.count.fetch_add(1, Ordering::Relaxed);
-                Ok(Arc::new(connection))
+                let connection = Arc::new(connection);
+                let anchor = self.anchor();
+                if self.link.is_some() && anchor.identity().1 < opened.epoch {
+                    // The process of the anchor has ended, and the kernel has not closed all of its connections yet.
+                    lock(&self.idle).push(connection);
+                    return Err(anchor.end(Error::disconnected("the process has ended")));
+                }
+                Ok(connection)
             }
             Err(Error::Session { .. }) => Err(Error::disconnected(
                 "the session has ended, probably because the broker was restarted",
