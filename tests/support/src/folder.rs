@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A new folder with mode 0700 in the system's temporary folder. Dropping it removes the folder and its content.
@@ -40,6 +41,23 @@ impl Folder {
         let path = self.join(name);
         fs::write(&path, text).unwrap();
         path
+    }
+
+    /// Copies a program into the folder and returns its path. All users can execute it.
+    ///
+    /// Another process writes the copy. If this one did, a child that another test starts meanwhile would keep the copy open
+    /// for writing, and executing it would fail with ETXTBSY (execve(2)).
+    pub fn copy_program(&self, program: &Path, name: &str) -> PathBuf {
+        let path = self.join(name);
+        let status = Command::new("install").args(["-m", "755"]).args([program, &path]).status();
+        assert!(status.unwrap().success(), "cannot copy {}", program.display());
+        path
+    }
+
+    /// Writes a script that all users can execute, and returns its path. See [`Folder::copy_program`].
+    pub fn write_program(&self, name: &str, text: &str) -> PathBuf {
+        let script = self.write(&format!("{name}.text"), text);
+        self.copy_program(&script, name)
     }
 }
 

@@ -1,9 +1,12 @@
 //! `sockbroker demo`: all of its steps, and its error if the system refuses namespaces.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use sockbroker_test_support::bounded;
 use sockbroker_test_support::skip::{root_or_skip, skip};
+use sockbroker_test_support::{Folder, bounded};
 
 use crate::program::{Outcome, PROGRAM, run};
 
@@ -32,7 +35,7 @@ fn check_output(output: &str) {
 #[test]
 fn demo_runs_all_steps_without_privileges_or_configuration() {
     const TEST: &str = "demo::demo_runs_all_steps_without_privileges_or_configuration";
-    bounded(40, || {
+    bounded(90, || {
         let outcome = run(&["demo"]);
         if outcome.code == 77 {
             assert!(outcome.err.contains("or run the demo as root"), "{outcome:?}");
@@ -46,7 +49,7 @@ fn demo_runs_all_steps_without_privileges_or_configuration() {
 fn run_without_user_namespaces(script: &str) -> Option<Outcome> {
     let script = format!("echo 0 >/proc/sys/user/max_user_namespaces && {script}");
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "timeout", "15", "sh", "-c", &script]);
+    command.args(["--user", "--map-root-user", "timeout", "60", "sh", "-c", &script]);
     command.args([PROGRAM]).stdin(Stdio::null());
     let made = Command::new("unshare").args(["--user", "--map-root-user", "true"]).output();
     made.is_ok_and(|made| made.status.success()).then(|| command.output().unwrap().into())
@@ -55,7 +58,7 @@ fn run_without_user_namespaces(script: &str) -> Option<Outcome> {
 #[test]
 fn demo_as_root_needs_no_user_namespace() {
     const TEST: &str = "demo::demo_as_root_needs_no_user_namespace";
-    bounded(40, || match run_without_user_namespaces("exec \"$0\" demo") {
+    bounded(90, || match run_without_user_namespaces("exec \"$0\" demo") {
         Some(outcome) => {
             let output = outcome.success();
             assert!(output.contains("a new network namespace (as root)"), "{output}");
@@ -68,7 +71,7 @@ fn demo_as_root_needs_no_user_namespace() {
 #[test]
 fn demo_without_namespaces_reports_what_to_do() {
     const TEST: &str = "demo::demo_without_namespaces_reports_what_to_do";
-    bounded(40, || {
+    bounded(90, || {
         let script = "exec setpriv --bounding-set=-all --inh-caps=-all -- \"$0\" demo";
         let Some(outcome) = run_without_user_namespaces(script) else {
             return skip("no user namespaces here", TEST);
@@ -87,17 +90,15 @@ fn demo_runs_for_an_unprivileged_user() {
     if !root_or_skip(TEST) {
         return;
     }
-    bounded(40, || {
+    bounded(90, || {
         // A copy that another user can reach.
-        let folder = std::env::temp_dir().join(format!("sockbroker-demo-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        let program = folder.join("sockbroker");
-        std::fs::copy(PROGRAM, &program).unwrap();
+        let folder = Folder::new();
+        set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = folder.copy_program(Path::new(PROGRAM), "sockbroker");
         let mut command = Command::new("timeout");
-        command.args(["15", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["60", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
         command.args(["--inh-caps=-all", "--"]).arg(&program).arg("demo").current_dir("/");
         let outcome = Outcome::from(command.stdin(Stdio::null()).output().unwrap());
-        std::fs::remove_dir_all(&folder).unwrap();
         if outcome.code == 77 {
             return skip("no user namespaces for ordinary users here", TEST);
         }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -44,13 +45,11 @@ impl Extcaps {
     fn new() -> Self {
         let folder = Folder::new();
         let all = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), all.clone()).unwrap();
+        std::fs::set_permissions(folder.path(), all).unwrap();
         std::fs::create_dir(folder.join("extcap")).unwrap();
         std::fs::create_dir(folder.join("bin")).unwrap();
         // The folder of the build can be private.
-        let program = folder.join("bin/sockbroker");
-        std::fs::copy(PROGRAM, &program).unwrap();
-        std::fs::set_permissions(&program, all).unwrap();
+        folder.copy_program(Path::new(PROGRAM), "bin/sockbroker");
         std::os::unix::fs::symlink("../bin/sockbroker", folder.join("extcap/sockbroker-extcap"))
             .unwrap();
         std::fs::create_dir(folder.join("home")).unwrap();

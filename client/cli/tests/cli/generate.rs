@@ -1,7 +1,6 @@
 //! `sockbroker completions` and `sockbroker man`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use sockbroker_test_support::skip::program_or_skip;
@@ -117,8 +116,7 @@ fn manual_page_is_shown_by_man_on_a_terminal() {
         }
         let folder = Folder::new();
         let script = "#!/bin/sh\necho \"man $*\"\n/usr/bin/grep -c '^[.]SH'\n";
-        let man = folder.write("man", script);
-        fs::set_permissions(&man, fs::Permissions::from_mode(0o755)).unwrap();
+        folder.write_program("man", script);
         let shown = |path: &str| {
             let mut python = Command::new("python3");
             python.args(["-c", TERMINAL, PROGRAM, "man", "sniff"]).env("PATH", path);

@@ -324,10 +324,8 @@ fn hint_about_promiscuous_mode_is_shown_if_it_alone_is_not_granted() {
         let broker = start.policy(WITHOUT_PROMISCUOUS_MODE).start().open_to_all();
         let folder = Folder::new();
         let all = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), all.clone()).unwrap();
-        let program = folder.join("sockbroker");
-        std::fs::copy(PROGRAM, &program).unwrap();
-        std::fs::set_permissions(&program, all).unwrap();
+        std::fs::set_permissions(folder.path(), all).unwrap();
+        let program = folder.copy_program(Path::new(PROGRAM), "sockbroker");
         let refused = |options: &[&str]| {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);

@@ -103,10 +103,7 @@ impl Stage {
 
     /// A copy of a program without file capabilities, which the user can execute.
     pub(crate) fn copy(&self, program: &Path, name: &str) -> PathBuf {
-        let copy = self.folder.join(name);
-        fs::copy(program, &copy).unwrap();
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-        copy
+        self.folder.copy_program(program, name)
     }
 
     /// Compiles a program in C.
