@@ -38,6 +38,7 @@ fn send(count: usize) {
     let address = socket.local_addr().unwrap();
     for _ in 0..count {
         socket.send_to(&[0; 1000], address).unwrap();
+        socket.recv(&mut []).unwrap();
     }
 }
 

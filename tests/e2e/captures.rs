@@ -36,6 +36,7 @@ fn open(client: &mut LspClient, params: Value) -> (u64, File) {
 fn send(data: &[u8]) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.send_to(data, socket.local_addr().unwrap()).unwrap();
+    socket.recv(&mut []).unwrap();
 }
 
 /// The data of the datagrams in a file.

@@ -212,7 +212,7 @@ fn descriptors_of_incomplete_messages_are_counted() {
 
 #[test]
 fn rate_limit_delays_blocking_sockets_and_refuses_nonblocking_ones() {
-    bounded(30, || {
+    bounded(120, || {
         for (limit, value, data) in
             [("packets_per_second", 20, "aGk="), ("bytes_per_second", 40, "aGk=")]
         {
@@ -235,7 +235,8 @@ fn rate_limit_delays_blocking_sockets_and_refuses_nonblocking_ones() {
             let mut other = broker.lsp();
             let (_, far) = other.pair_of("SOCK_DGRAM");
             other.call("socket.setblocking", json!([far, false])).result();
-            let many: Vec<_> = (0..40).map(|_| json!({ "buffers": [data] })).collect();
+            // So many that nothing more is allowed for some seconds.
+            let many: Vec<_> = (0..100).map(|_| json!({ "buffers": [data] })).collect();
             client.call("socket.setblocking", json!([left, true])).result();
             client.call("socket.sendmmsg", json!([left, many])).result();
             assert_eq!(other.call("socket.recv", json!([far, 8])).fault().limit(), limit);

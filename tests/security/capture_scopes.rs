@@ -64,10 +64,11 @@ fn data(packets: &[Vec<u8>]) -> Vec<String> {
 
 /// Sends a datagram with its destination as its data.
 fn send(host: Ipv4Addr, port: u16) {
-    // Somebody receives it, so that there are no messages of ICMP.
+    // Somebody receives it, so that there are no messages of ICMP, and captures have it before the next step.
     let receiver = UdpSocket::bind((host, port)).unwrap();
     let sender = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
     sender.send_to(format!("{host}:{port}").as_bytes(), receiver.local_addr().unwrap()).unwrap();
+    receiver.recv(&mut []).unwrap();
 }
 
 const ONE: Ipv4Addr = Ipv4Addr::LOCALHOST;

@@ -20,13 +20,13 @@ version = 1
 [[rule]]
 name = "own namespace"
 subject = { uids = [4200001] }
-allow = ["create", "bind", "send", "capture"]
+allow = ["create", "bind", "send", "receive", "capture"]
 netns = ["caller"]
 
 [[rule]]
 name = "sockets of the laboratory"
 subject = { uids = [0, 4200002] }
-allow = ["create", "bind", "send"]
+allow = ["create", "bind", "send", "receive"]
 family = ["AF_INET"]
 netns = ["lab1"]
 
@@ -40,7 +40,7 @@ netns = ["lab1"]
 [[rule]]
 name = "passed namespaces"
 subject = { uids = [4200001] }
-allow = ["create", "bind", "send", "capture"]
+allow = ["create", "bind", "send", "receive", "capture"]
 netns = ["owned"]
 "#;
 
@@ -74,6 +74,7 @@ fn seen(client: &mut LspClient, netns: &Netns<'_>) -> Vec<u16> {
         let receiver = call(client, "socket.socket", udp.clone(), netns).handle();
         client.call("socket.bind", json!([receiver, ["127.0.0.1", port]])).result();
         client.call("socket.sendto", json!([sender, "eA==", 0, ["127.0.0.1", port]])).result();
+        client.call("socket.recv", json!([receiver, 1])).result();
         client.call("socket.close", json!([receiver])).result();
     }
     client.call("capture.set_filter", json!([handle])).result();
