@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 
 use serde_json::json;
 use sockbroker_sys::{message, poll};
-use sockbroker_test_support::channel::{connected, exact, local, rest};
+use sockbroker_test_support::channel::{connected_channel, exact, rest};
 use sockbroker_test_support::{bounded, until};
 
 use crate::broker::broker;
@@ -18,8 +18,7 @@ fn data_is_complete_and_in_order_whatever_the_client_takes_at_a_time() {
     bounded(30, || {
         let broker = broker();
         let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let mut stream = local(&mut client, json!({ "handle": handle, "want_fd": true }));
+        let (_, mut stream, mut peer) = connected_channel(&mut client);
         let data: Vec<u8> = (0..LENGTH).map(|place| (place % 251) as u8).collect();
         let sent = data.clone();
         let sending = std::thread::spawn(move || {
@@ -53,8 +52,7 @@ fn out_of_band_byte_at_the_head_of_the_data_delays_nothing() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let mut stream = local(&mut client, json!({ "handle": handle, "want_fd": true }));
+        let (_, mut stream, mut peer) = connected_channel(&mut client);
         for round in 0..50_u8 {
             message::send(peer.as_fd(), b"!", libc::MSG_OOB).unwrap();
             // The byte is there, and the broker serves other calls.
@@ -70,8 +68,7 @@ fn each_piece_is_judged() {
     bounded(20, || {
         let broker = broker();
         let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let mut stream = local(&mut client, json!({ "handle": handle, "want_fd": true }));
+        let (_, mut stream, mut peer) = connected_channel(&mut client);
         peer.write_all(b"granted").unwrap();
         assert_eq!(exact(&mut stream, 7), b"granted");
         let filters = json!([{ "allow": ["receive"], "type": ["SOCK_DGRAM"] }]);
@@ -86,8 +83,7 @@ fn client_that_takes_nothing_holds_only_what_its_socket_has_room_for() {
     bounded(30, || {
         let broker = broker();
         let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
-        let mut stream = local(&mut client, json!({ "handle": handle, "want_fd": true }));
+        let (_, mut stream, mut peer) = connected_channel(&mut client);
         peer.set_nonblocking(true).unwrap();
         let piece = vec![7; 65_536];
         let mut sent = 0;

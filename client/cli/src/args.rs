@@ -68,17 +68,20 @@ pub(crate) struct Cli {
 
 /// The shared options that a subcommand refuses. Its help does not list them.
 const UNUSED: [(&str, &[&str]); 10] = [
-    ("agent", &["private", "session", "json"]),
-    ("dial-stdio", &["broker", "private", "session", "json"]),
+    ("agent", &["private", "session", "persist", "reconnect_seconds", "json"]),
+    ("dial-stdio", EVERY),
     ("nc", &["session", "json"]),
     ("exec", &["private", "json"]),
-    ("demo", &["broker", "private", "session", "json"]),
-    ("completions", &["broker", "private", "session", "json"]),
-    ("man", &["broker", "private", "session", "json"]),
-    ("policy", &["broker", "private", "session"]),
-    ("pki", &["broker", "private", "session", "json"]),
-    ("token", &["broker", "private", "session", "json"]),
+    ("demo", EVERY),
+    ("completions", EVERY),
+    ("man", EVERY),
+    ("policy", &["broker", "private", "session", "persist", "reconnect_seconds"]),
+    ("pki", EVERY),
+    ("token", EVERY),
 ];
+
+/// All shared options.
+const EVERY: &[&str] = &["broker", "private", "session", "persist", "reconnect_seconds", "json"];
 
 /// Returns the command line. The help of a subcommand lists only the options that it accepts.
 pub(crate) fn command() -> clap::Command {
@@ -244,6 +247,7 @@ mod tests {
         };
         for (name, unused) in UNUSED {
             for option in unused {
+                let option = option.replace('_', "-");
                 assert!(!help(&[name]).contains(&format!("--{option}")), "{name}: {option}");
             }
         }

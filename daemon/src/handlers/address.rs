@@ -54,7 +54,7 @@ impl Call {
                         self.names(namespace, &open).address(permit, host).await?
                     }
                 };
-                self.session().looked_up(namespace, &name, [address.clone()]);
+                self.session().lookups.record(namespace, &name, [address.clone()]);
                 Ok(address)
             }
         }
@@ -174,7 +174,7 @@ impl Call {
             }
         };
         let addresses = found.iter().filter_map(|info| info.address.decode(info.proto));
-        self.session().looked_up(namespace, &host, addresses);
+        self.session().lookups.record(namespace, &host, addresses);
         Ok(found)
     }
 

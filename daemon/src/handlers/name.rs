@@ -69,7 +69,7 @@ impl NamesServer for Handlers {
                 call.names(namespace, &open).host_by_name(permit, &hostname).await?
             }
         };
-        call.session().looked_up(namespace, &hostname, entry.addresses.iter().map(address_of));
+        call.session().lookups.record(namespace, &hostname, entry.addresses.iter().map(address_of));
         Ok(host_entry(entry))
     }
 

@@ -184,7 +184,7 @@ impl Call {
 
     /// The time since a look-up in the network namespace of a socket gave this address.
     fn lookup_age(&self, entry: &Entry, address: Option<&Address>) -> Option<Duration> {
-        self.session().lookup_age(entry.namespace(), address?)
+        self.session().lookups.age(entry.namespace(), address?)
     }
 
     fn local(&self, entry: &Entry, verb: Verb) -> Option<SocketName> {

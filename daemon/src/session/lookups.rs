@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sockbroker_policy::namespace::{Namespace, Other};
@@ -16,21 +16,31 @@ type Key = (Option<Arc<str>>, IpAddr);
 #[derive(Debug)]
 pub struct Lookups {
     most: usize,
+    found: Mutex<Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
     /// The time and the ordinal number of the last look-up.
-    found: HashMap<Key, (Instant, u64)>,
+    addresses: HashMap<Key, (Instant, u64)>,
     count: u64,
 }
 
 impl Lookups {
     /// Keeps at most this number of addresses.
     pub fn new(most: usize) -> Self {
-        Self { most, found: HashMap::new(), count: 0 }
+        Self { most, found: Mutex::default() }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        // Consistent after every statement: a panic of another call does not spoil it.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the addresses that the look-up of a name returned. An address in place of a name is not a
     /// look-up.
     pub fn record(
-        &mut self,
+        &self,
         namespace: &Namespace,
         host: &str,
         addresses: impl IntoIterator<Item = Address>,
@@ -38,21 +48,24 @@ impl Lookups {
         if !is_name(host) {
             return;
         }
+        let mut found = self.found();
         for ip in addresses.into_iter().filter_map(|address| ip_of(&address)) {
             let Some(key) = key(namespace, ip) else { return };
-            if self.found.len() >= self.most && !self.found.contains_key(&key) {
-                let oldest = self.found.iter().min_by_key(|(_, (_, count))| *count);
+            if found.addresses.len() >= self.most && !found.addresses.contains_key(&key) {
+                let oldest = found.addresses.iter().min_by_key(|(_, (_, count))| *count);
                 let oldest = oldest.map(|(key, _)| key.clone());
-                oldest.map(|key| self.found.remove(&key));
+                oldest.map(|key| found.addresses.remove(&key));
             }
-            self.count += 1;
-            self.found.insert(key, (Instant::now(), self.count));
+            found.count += 1;
+            let count = found.count;
+            found.addresses.insert(key, (Instant::now(), count));
         }
     }
 
     /// The time since this address was found.
     pub fn age(&self, namespace: &Namespace, address: &Address) -> Option<Duration> {
-        self.found.get(&key(namespace, ip_of(address)?)?).map(|(at, _)| at.elapsed())
+        let key = key(namespace, ip_of(address)?)?;
+        self.found().addresses.get(&key).map(|(at, _)| at.elapsed())
     }
 }
 
@@ -101,14 +114,14 @@ mod tests {
         {
             assert!(!is_name(host), "{host}");
         }
-        let mut lookups = Lookups::new(8);
+        let lookups = Lookups::new(8);
         lookups.record(&Namespace::Broker, "10.0.0.1", [address("10.0.0.1")]);
         assert_eq!(lookups.age(&Namespace::Broker, &address("10.0.0.1")), None);
     }
 
     #[test]
     fn an_address_is_found_with_any_port_and_in_any_form() {
-        let mut lookups = Lookups::new(8);
+        let lookups = Lookups::new(8);
         lookups.record(&Namespace::Broker, "db.example", [address("10.0.0.1")]);
         assert!(lookups.age(&Namespace::Broker, &address("10.0.0.1")).is_some());
         assert!(lookups.age(&Namespace::Broker, &address("::ffff:10.0.0.1")).is_some());
@@ -117,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_oldest_address_is_replaced_at_the_limit() {
-        let mut lookups = Lookups::new(2);
+        let lookups = Lookups::new(2);
         for text in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
             lookups.record(&Namespace::Broker, "many.example", [address(text)]);
         }
@@ -127,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_address_counts_in_the_namespace_in_which_it_was_looked_up() {
-        let mut lookups = Lookups::new(2);
+        let lookups = Lookups::new(2);
         let named =
             |name: &str| Namespace::Other(Other { name: Some(name.into()), ..Other::default() });
         let (db, caller) = (address("10.0.0.1"), Other { is_callers: true, ..Other::default() });

@@ -1,27 +1,24 @@
-//! Sessions that outlive the process that serves them.
+//! Makes sessions outlive the process that serves them, and ends that.
 //!
 //! The sockets lie in the lots of the worker with their state ([`crate::session::lots`]). Owner, token and restrictions
 //! are with the monitor, which a worker that was taken over cannot change.
 //!
-//! The parts of a session are parked by [`crate::session::parking`].
+//! The parts of a session are parked by [`crate::session::parking`], and their later changes by [`crate::session::saving`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use sockbroker_monitor::message::{PersistRefusal, Persisted};
 use sockbroker_proto::api::session::Persistence as Reach;
-use sockbroker_proto::handle::Handle;
 
 use crate::error::{OpError, OpResult};
 use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::lots::Lots;
 use crate::session::monitor_link::MonitorLink;
-use crate::session::parking::{Owner, Persistence, RESERVED};
+use crate::session::parking::{Persistence, RESERVED};
 use crate::session::record::{RecordError, SessionFacts, encode};
-use crate::session::restriction::{RestrictionText, SessionRestriction};
 use crate::table::Resource;
-use crate::table::entry::Entry;
 use sockbroker_policy::Policy;
 use sockbroker_policy::action::PersistSession;
 use sockbroker_policy::subject::Subject;
@@ -37,28 +34,14 @@ impl Session {
         self.persistence_cell().clone()
     }
 
-    fn persistence_cell(&self) -> MutexGuard<'_, Option<Arc<Persistence>>> {
+    pub(super) fn persistence_cell(&self) -> MutexGuard<'_, Option<Arc<Persistence>>> {
         // One value, set in one statement: a panic of another call does not spoil it.
         self.persistence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn owner(&self) -> Owner<'_> {
-        let exactly_once = self.is_exactly_once();
-        Owner { number: self.number, default_timeout: &self.default_timeout, exactly_once }
-    }
-
-    /// Keeps a session that was recovered from the lots.
-    pub(super) fn stay_parked(
-        &self,
-        (lots, reach): (Arc<Lots>, Reach),
-        monitor: MonitorLink,
-        generation: u64,
-    ) {
-        let (reserved, left) = (AtomicU64::new(generation), AtomicBool::new(false));
-        self.noted.store(self.restricted(), Ordering::Release);
-        self.awaits_client.store(true, Ordering::Release);
-        *self.persistence_cell() =
-            Some(Arc::new(Persistence { lots, reach, monitor, reserved, left }));
+    /// Whether it outlives this process, which does not leave it to the next one now.
+    pub(super) fn is_kept(&self) -> bool {
+        self.persistence().is_some_and(|own| !own.left.load(Ordering::Acquire))
     }
 
     /// Ends with this process, although it was persistent: the policy does not grant it any more. Returns whether it was.
@@ -76,80 +59,6 @@ impl Session {
             persistence.end(self.number);
             true
         })
-    }
-
-    /// Whether it was recovered, and no client has attached to it since.
-    pub(super) fn awaits_client(&self) -> bool {
-        self.awaits_client.load(Ordering::Acquire)
-    }
-
-    /// Whether it outlives this process, which does not leave it to the next one now.
-    pub(super) fn is_kept(&self) -> bool {
-        self.persistence().is_some_and(|own| !own.left.load(Ordering::Acquire))
-    }
-
-    /// Leaves its handles in the lots: whatever happens to them in this process, the next one has them.
-    pub(super) fn leave_parked(&self) {
-        if let Some(persistence) = self.persistence() {
-            // Within the lock, so that no change is under way.
-            let table = self.table();
-            persistence.left.store(true, Ordering::Release);
-            for (_, resource) in table.resources() {
-                if let Resource::Stream(stream) = resource {
-                    stream.leave();
-                }
-            }
-        }
-    }
-
-    /// Parks the state of a handle after a change that the kernel does not keep.
-    pub fn save(&self, handle: Handle) -> OpResult<()> {
-        let Some(persistence) = self.persistence() else { return Ok(()) };
-        let table = self.table();
-        // A call on another connection may have closed it.
-        let Some(Resource::Socket(entry)) = table.get(handle) else { return Ok(()) };
-        if persistence.left.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        persistence.save_all(&self.owner(), &table, handle, &entry)
-    }
-
-    /// Parks the state of its handles, which others can receive from as well now.
-    pub fn save_handles(&self) -> OpResult<()> {
-        if !self.is_exactly_once() {
-            return Ok(());
-        }
-        self.entries().into_iter().try_for_each(|(handle, _)| self.save(handle))
-    }
-
-    /// Parks the state of the session after a change.
-    pub fn save_state(&self) -> OpResult<()> {
-        let Some(persistence) = self.persistence() else { return Ok(()) };
-        let _table = self.table();
-        if self.is_closed() || persistence.left.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        persistence.save_state(&self.owner(), persistence.reserved.load(Ordering::Relaxed))
-    }
-
-    /// Whether received bytes stay in their sockets until the response is sent.
-    pub fn is_exactly_once(&self) -> bool {
-        self.exactly_once.load(Ordering::Acquire)
-    }
-
-    /// Sets whether received bytes stay in their sockets until the response is sent, if the client asks for either.
-    pub fn set_exactly_once(&self, wanted: Option<bool>) -> OpResult<()> {
-        let Some(wanted) = wanted else { return Ok(()) };
-        self.exactly_once.store(wanted, Ordering::Release);
-        self.save_state()
-    }
-
-    /// Notes that a call receives out-of-band data, which no position counts.
-    pub fn note_urgent(&self, handle: Handle, entry: &Entry, flags: i32) -> OpResult<()> {
-        if flags & libc::MSG_OOB != 0 && self.is_exactly_once() && entry.share_queue() {
-            return self.save(handle);
-        }
-        Ok(())
     }
 
     fn facts(&self) -> OpResult<(SessionFacts, usize)> {
@@ -189,11 +98,6 @@ impl Session {
         *self.persistence_cell() = Some(Arc::new(persistence));
         Ok(())
     }
-
-    /// The texts of restrictions from this one on.
-    fn restrictions_from(&self, first: usize) -> Vec<RestrictionText> {
-        self.state().restrictions.iter().skip(first).map(|one| one.text().clone()).collect()
-    }
 }
 
 /// Whether a policy lets sessions of a principal outlive their worker. What a session gives up does not end that.
@@ -217,29 +121,6 @@ impl Drop for Undo<'_> {
 }
 
 impl Broker {
-    /// Passes restrictions to the monitor that it has not noted.
-    async fn note(&self, monitor: &MonitorLink, session: &Session) -> OpResult<()> {
-        loop {
-            let noted = session.noted.load(Ordering::Acquire);
-            let Some(restriction) = session.restrictions_from(noted).into_iter().next() else {
-                return Ok(());
-            };
-            self.note_text(monitor, session, &restriction).await?;
-            session.noted.store(noted + 1, Ordering::Release);
-        }
-    }
-
-    async fn note_text(
-        &self,
-        monitor: &MonitorLink,
-        session: &Session,
-        restriction: &RestrictionText,
-    ) -> OpResult<()> {
-        let text = encode(restriction).map_err(|error| OpError::Plain(error.to_string()))?;
-        let noted = monitor.restricted(session.number(), text).await?;
-        noted.map_err(|refusal| self.refused(refusal))
-    }
-
     /// `session.open` with `persist`: from the answer on, the session and its handles outlive this process.
     pub async fn persist(&self, session: &Arc<Session>) -> OpResult<()> {
         let monitor = self.monitor().ok_or(OpError::Session(
@@ -271,7 +152,7 @@ impl Broker {
         let reach = if service { Reach::Service } else { Reach::Worker };
         // What the session gave up while the monitor was asked, before any of its handles is parked.
         session.noted.store(known, Ordering::Release);
-        self.note(monitor, session).await?;
+        self.note_restrictions(monitor, session).await?;
         session.begin_parking(self.lots.clone(), reach, monitor.clone())?;
         for (handle, _) in session.streams() {
             if let Err(error) = session.keep_stream(handle).await {
@@ -282,7 +163,7 @@ impl Broker {
         Ok(())
     }
 
-    fn refused(&self, refusal: PersistRefusal) -> OpError {
+    pub(super) fn refused(&self, refusal: PersistRefusal) -> OpError {
         let limits = &self.limits;
         let (name, value) = match refusal {
             PersistRefusal::SessionsOfUser => {
@@ -300,71 +181,6 @@ impl Broker {
             PersistRefusal::Failed(errno) => return OpError::Os { call: "socketpair", errno },
         };
         OpError::Limit { name, value }
-    }
-
-    /// `session.restrict`: in force from now on, also after a recovery.
-    pub async fn restrict(
-        &self,
-        session: &Session,
-        restriction: SessionRestriction,
-    ) -> OpResult<()> {
-        let asked = || session.asked_to_persist.load(Ordering::SeqCst);
-        let Some(monitor) = self.monitor().filter(|_| session.reach().is_some() || asked()) else {
-            return session.restrict(restriction);
-        };
-        // A call may be about to make it persistent. Of several restrictions, each is noted once.
-        let _turn = self.persisting.lock().await;
-        if session.reach().is_none() {
-            return session.restrict(restriction);
-        }
-        self.note(monitor, session).await?;
-        session.check_restrictions()?;
-        // First: what the next process does not know would not be in force there.
-        self.note_text(monitor, session, restriction.text()).await?;
-        session.restrict(restriction)?;
-        session.noted.fetch_add(1, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// Whether a number was given by an earlier process.
-    pub fn is_earlier(&self, number: u64) -> bool {
-        number < self.first_number
-    }
-
-    /// Whether its sessions are those that an earlier process left, and no client has attached to any of them. They wait
-    /// in the lots as well as here.
-    pub fn only_awaits_clients(&self) -> bool {
-        let sessions = self.sessions();
-        let awaits = |session: &Arc<Session>| session.is_kept() && session.awaits_client();
-        !sessions.is_empty() && sessions.iter().all(awaits)
-    }
-
-    /// Whether this process is about to end, and leaves persistent sessions to the next one.
-    pub fn stopping(&self) -> &Arc<AtomicBool> {
-        &self.stopping
-    }
-
-    /// Leaves persistent sessions to the next process: they no longer end with their connections.
-    pub fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-    }
-
-    /// Closes the session of a connection that was its last, unless the session waits for the next process.
-    pub(super) fn close_left(&self, session: &Arc<Session>) {
-        if session.reach().is_none() || !self.stopping.load(Ordering::Acquire) {
-            self.close(session);
-        }
-    }
-
-    /// Adds a session that an earlier process left.
-    pub(super) fn keep_recovered(&self, session: Session, reach: Reach, generation: u64) {
-        if let Some(monitor) = self.monitor() {
-            let parked = (self.lots.clone(), reach);
-            session.stay_parked(parked, monitor.clone(), generation);
-        }
-        self.report_session(&session, "recovered");
-        self.lock().opened.insert(session.number(), Arc::new(session));
-        self.sweeps.request();
     }
 
     /// Ends with this process what outlives it without a grant: a session that a client uses goes on until then, and one

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sockbroker_monitor::message::{Index, KeptSession, Persisted, Waiting};
@@ -15,14 +15,17 @@ use crate::principal::{Principal, PrincipalKey};
 use crate::quota::{Share, User};
 use crate::session::Session;
 use crate::session::broker::Broker;
-use crate::session::lots::{Found, Held, Key, Recovered};
+use crate::session::lots::{Found, Held, Key, Lots, Recovered};
+use crate::session::monitor_link::MonitorLink;
+use crate::session::parking::Persistence;
 use crate::session::persistence::may_persist;
 use crate::session::record::{
-    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, SocketRecord,
-    StreamRecord, decode, read_memory,
+    OwnerRecord, RecordError, SessionFacts, SessionRecord, SessionState, StreamRecord, decode,
+    read_memory,
 };
 use crate::session::restore::Restored;
 use crate::session::restriction::RestrictionText;
+use crate::session::socket_record::SocketRecord;
 use crate::session::streams::RestoredStream;
 use crate::table::{Numbers, slots};
 use sockbroker_policy::Policy;
@@ -268,7 +271,39 @@ impl SessionRecord {
     }
 }
 
+impl Session {
+    /// Keeps a session that was recovered from the lots.
+    pub(super) fn stay_parked(
+        &self,
+        (lots, reach): (Arc<Lots>, Reach),
+        monitor: MonitorLink,
+        generation: u64,
+    ) {
+        let (reserved, left) = (AtomicU64::new(generation), AtomicBool::new(false));
+        self.noted.store(self.restricted(), Ordering::Release);
+        self.awaits_client.store(true, Ordering::Release);
+        *self.persistence_cell() =
+            Some(Arc::new(Persistence { lots, reach, monitor, reserved, left }));
+    }
+}
+
 impl Broker {
+    /// Adds a session that an earlier process left.
+    pub(super) fn keep_recovered(&self, session: Session, reach: Reach, generation: u64) {
+        if let Some(monitor) = self.monitor() {
+            let parked = (self.lots.clone(), reach);
+            session.stay_parked(parked, monitor.clone(), generation);
+        }
+        self.report_session(&session, "recovered");
+        self.lock().opened.insert(session.number(), Arc::new(session));
+        self.sweeps.request();
+    }
+
+    /// Whether a number was given by an earlier process.
+    pub fn is_earlier(&self, number: u64) -> bool {
+        number < self.first_number
+    }
+
     /// How long a session that was recovered waits for its client: the time that began with the end of the worker.
     fn time_left(&self, session: &KeptSession) -> Duration {
         let whole = session.linger.max(Duration::from_secs(self.limits.reattach_seconds));

@@ -1,6 +1,7 @@
-//! What a new policy takes from a session.
+//! Ends what a new policy no longer grants.
 
 use crate::session::Session;
+use crate::session::broker::Broker;
 use crate::table::Resource;
 use crate::table::channel::ChannelEnd;
 use sockbroker_policy::Policy;
@@ -8,6 +9,21 @@ use sockbroker_policy::action::Create;
 use sockbroker_policy::question::Question;
 use sockbroker_policy::rights::Rights;
 use sockbroker_policy::verb::Verb;
+
+impl Broker {
+    /// Closes the sockets and streams that the policy in force does not grant.
+    pub(super) fn revoke(&self) {
+        let (policy, _) = self.policy.current();
+        self.revoke_persistence(&policy);
+        for session in self.sessions() {
+            let closed = session.revoke(&policy);
+            if closed > 0 {
+                let (session, uid) = (session.number(), session.uid());
+                tracing::info!(session, uid, closed, "closed handles that are no longer granted");
+            }
+        }
+    }
+}
 
 impl Session {
     /// Ends the sockets and streams that a policy does not grant, and the calls that wait on them. Returns

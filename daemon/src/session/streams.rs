@@ -14,6 +14,7 @@ use crate::network::captures::Capture;
 use crate::observe::audit::Record;
 use crate::principal::PrincipalKey;
 use crate::quota::Reservation;
+use crate::session::tasks::Tasks;
 use crate::table::Resource;
 use crate::table::stream::{Body, Granted, Stream};
 
@@ -77,6 +78,16 @@ impl Session {
             task.await;
         });
         Resource::Stream(Arc::new(Stream::new(kind, task, granted, Some(body), handle)))
+    }
+
+    /// The tasks of its streams.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Runs a task of the session that ends by itself.
+    pub fn run(&self, kind: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn(kind, self.number, task));
     }
 
     /// The streams with their handles, lowest first.

@@ -4,11 +4,9 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use crate::observe::refusals::Reason;
-use crate::principal::PrincipalKey;
 use crate::session::Session;
 use crate::session::broker::Broker;
-use crate::session::sweeps::PAUSE;
+use crate::session::sweep_schedule::PAUSE;
 
 impl Broker {
     /// Ends the sessions whose time to wait for a connection is over, and forgets what is as old as its limit.
@@ -40,27 +38,6 @@ impl Broker {
         let next = [next_session, next_count, regular].into_iter().flatten().min();
         next.map(|at| at.max(soon))
     }
-
-    /// Whether a session exists that connections can find.
-    pub fn has_opened_sessions(&self) -> bool {
-        !self.lock().opened.is_empty()
-    }
-
-    /// Whether anything changes without a call: tasks of sessions, processes that end when they are idle, leases that
-    /// are given back.
-    pub fn has_periodic_work(&self) -> bool {
-        self.callers.is_running()
-            || self.captures.is_running()
-            || self.has_leased_memory()
-            || self.sessions().iter().any(|session| session.tasks().running() > 0)
-            || !self.lock().ending.is_empty()
-    }
-
-    /// Writes a line about a refused connection, or counts it.
-    pub fn refuse(&self, reason: Reason, principal: Option<PrincipalKey>, write: impl FnOnce()) {
-        self.refusals.report(reason, principal, write);
-        self.sweeps.request();
-    }
 }
 
 #[cfg(test)]
@@ -73,10 +50,11 @@ mod tests {
 
     use super::*;
     use crate::config::limits::Limits;
+    use crate::observe::refusals::Reason;
     use crate::principal::Principal;
     use crate::session::connection::{Connection, Facts, Framing};
     use crate::session::finished::LastCalls;
-    use crate::session::sweeps::soon;
+    use crate::session::sweep_schedule::soon;
 
     fn broker(limits: Limits) -> Arc<Broker> {
         Arc::new(Broker::new(sockbroker_policy::Policy::built_in(7), limits))

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use sockbroker_policy::Policy;
 use sockbroker_policy::file::read;
@@ -12,19 +13,25 @@ use sockbroker_policy::subject::Subject;
 use sockbroker_policy::verb::Verb;
 use sockbroker_proto::address::Address;
 use sockbroker_proto::api::session::Persistence as Reach;
+use sockbroker_proto::handle::Handle;
 use sockbroker_proto::socket_spec::SocketSpec;
 use sockbroker_sys::lot::Lot;
 
-use super::*;
+use crate::config::limits::Limits;
 use crate::config::policy::Accounts;
-use crate::quota::{Quota, Users};
+use crate::error::OpError;
+use crate::principal::Principal;
+use crate::quota::{Quota, Share, User, Users};
+use crate::session::Session;
 use crate::session::broker::Broker;
 use crate::session::lots::{Key, Lots};
 use crate::session::monitor_link::MonitorLink;
 use crate::session::policy::NextPolicy;
 use crate::session::record::{SessionState, decode};
-use crate::session::restriction::RestrictionText;
+use crate::session::restriction::{RestrictionText, SessionRestriction};
+use crate::table::entry::Entry;
 use crate::table::generation;
+use crate::table::timeout::Timeout;
 use sockbroker_policy::question::Question;
 
 fn principal() -> Principal {
@@ -80,10 +87,10 @@ fn memory_of_a_restriction_counts_once_until_the_last_session_that_shares_it_end
 fn look_ups_beyond_the_limit_replace_the_oldest() {
     let session = session(&Limits { lookups_kept: 1, ..Limits::default() });
     let address = |last| Address::Inet { host: Ipv4Addr::new(10, 0, 0, last), port: 0 };
-    session.looked_up(&Namespace::Broker, "a.example", [address(1)]);
-    session.looked_up(&Namespace::Broker, "b.example", [address(2)]);
-    assert_eq!(session.lookup_age(&Namespace::Broker, &address(1)), None);
-    assert!(session.lookup_age(&Namespace::Broker, &address(2)).is_some());
+    session.lookups.record(&Namespace::Broker, "a.example", [address(1)]);
+    session.lookups.record(&Namespace::Broker, "b.example", [address(2)]);
+    assert_eq!(session.lookups.age(&Namespace::Broker, &address(1)), None);
+    assert!(session.lookups.age(&Namespace::Broker, &address(2)).is_some());
 }
 
 const RAW: SocketSpec = SocketSpec { domain: libc::AF_INET, ty: libc::SOCK_RAW, protocol: 1 };

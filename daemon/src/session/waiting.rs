@@ -10,6 +10,11 @@ use crate::session::finished::LastCalls;
 use crate::table::channel::ChannelEnd;
 
 impl Session {
+    /// The number of attached connections.
+    pub fn connections(&self) -> usize {
+        self.state().connections.len()
+    }
+
     pub fn join(&self, connection: u64) {
         let mut state = self.state();
         if state.connections.is_empty()
@@ -80,6 +85,11 @@ impl Session {
             self.state().reattach = None;
             self.is_unused.store(false, Ordering::Release);
         }
+    }
+
+    /// Whether it was recovered, and no client has attached to it since.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.awaits_client.load(Ordering::Acquire)
     }
 
     /// Whether it has no connection and its time to wait for one is over.

@@ -29,7 +29,7 @@ use crate::rpc::methods::MethodTable;
 use crate::session::broker::Broker;
 use crate::session::connection::{Connection, Facts, Framing};
 use crate::session::monitor_link::PassedConnection;
-use crate::session::sweeps;
+use crate::session::sweep_schedule;
 
 /// How long the server does not accept when the process is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -105,8 +105,8 @@ impl Server {
                         tracing::error!(%error, "a connection's task failed");
                     }
                 }
-                () = sweeps::due(next_sweep) => next_sweep = broker.sweep(),
-                () = broker.sweeps.requested() => next_sweep = sweeps::soon(next_sweep),
+                () = sweep_schedule::due(next_sweep) => next_sweep = broker.sweep(),
+                () = broker.sweeps.requested() => next_sweep = sweep_schedule::soon(next_sweep),
                 () = shutdown.begun() => break,
             }
         }

@@ -8,6 +8,7 @@
 mod error;
 mod report;
 mod measure;
+mod figures;
 mod cpu_time;
 mod placement;
 mod program;

@@ -1,12 +1,13 @@
 //! Suite `python`: the cost in a Python program, measured by `python/measure.py`.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde::Deserialize;
 
 use crate::broker::Broker;
 use crate::error::Result;
+use crate::figures::measured;
 use crate::measure::Sample;
 use crate::report::{Report, Row, Target};
 
@@ -29,19 +30,14 @@ const UNITS: [&str; 3] = ["x ping-pong", "x attachments", "x native"];
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let broker = Broker::start()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new("python3")
+    let mut script = Command::new("python3");
+    script
         .arg(root.join("python/measure.py"))
         .arg("--broker")
         .arg(broker.path())
         .args(["--process", &broker.process().to_string()])
-        .env("PYTHONPATH", root.join("../../client/python/src"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim_end().into());
-    }
-    for figure in serde_json::from_slice::<Vec<Figure>>(&output.stdout)? {
+        .env("PYTHONPATH", root.join("../../client/python/src"));
+    for figure in measured::<Figure>(&mut script)? {
         report.add(row(&figure)?);
     }
     Ok(())

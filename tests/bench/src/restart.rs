@@ -2,7 +2,7 @@
 //! persistent handles takes, measured by `tests/restart/measure.py`.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use sockbroker_sys::identity;
 use crate::broker::Broker;
 use crate::client::{Client, Framing};
 use crate::error::{self, Result};
+use crate::figures::measured;
 use crate::measure::Sample;
 use crate::peers::Role;
 use crate::placement::{Cpus, Placement};
@@ -134,18 +135,13 @@ fn calls(report: &mut Report) -> Result<()> {
 /// The restart of the service, under a stand-in for the service manager that keeps the descriptors.
 fn restarts(report: &mut Report) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../restart/measure.py");
-    let output = Command::new("python3")
+    let mut program = Command::new("python3");
+    program
         .arg(script)
         .arg(std::env::current_exe()?)
         .envs([Role::Broker.variable()])
-        .env("SOCKBROKER_LOG", "warn")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim_end().into());
-    }
-    for figure in serde_json::from_slice::<Vec<Figure>>(&output.stdout)? {
+        .env("SOCKBROKER_LOG", "warn");
+    for figure in measured::<Figure>(&mut program)? {
         let row = Row::new(&figure.name, Sample::of(&figure.rounds), "s");
         let is_first = figure.name.contains("first answer");
         report.add(if is_first { row.target(Target::AtMost(1.0)) } else { row });

@@ -106,6 +106,13 @@ pub fn connected(client: &mut LspClient) -> (u64, TcpStream) {
     (handle, peer)
 }
 
+/// A handle that is connected to a socket of the test, the descriptor of its channel, and that socket.
+pub fn connected_channel(client: &mut LspClient) -> (u64, UnixStream, TcpStream) {
+    let (handle, peer) = connected(client);
+    let stream = local(client, json!({ "handle": handle, "want_fd": true }));
+    (handle, stream, peer)
+}
+
 pub fn rest(stream: &mut impl Read) -> Vec<u8> {
     let mut data = Vec::new();
     stream.read_to_end(&mut data).unwrap();

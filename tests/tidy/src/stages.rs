@@ -63,7 +63,8 @@ const KNOWN_BY: &[(&str, &str)] = &[
         "sockbroker_sys",
         "daemon/src/startup daemon/src/fuzzing.rs daemon/src/config daemon/src/transport client/cli client/launcher
          daemon/src/handlers daemon/src/observe daemon/src/ops daemon/src/network daemon/src/table
-         daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/session/lots.rs
+         daemon/src/descriptor.rs daemon/src/session/record.rs daemon/src/session/socket_record.rs
+         daemon/src/session/lots.rs
          daemon/src/error.rs daemon/src/rpc/error.rs
          daemon/monitor daemon/gateway/src",
     ),

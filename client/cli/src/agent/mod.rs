@@ -84,8 +84,9 @@ pub(crate) struct AgentArgs {
 }
 
 pub(crate) fn run(global: &Global, args: &AgentArgs) -> Result<Exit, Failure> {
-    if global.private || global.session.is_some() || global.json {
-        return Err(Failure::usage("agent does not accept --private, --session or --json"));
+    if global.private || global.session.is_some() || global.persist || global.json {
+        let options = "--private, --session, --persist or --json";
+        return Err(Failure::usage(format!("agent does not accept {options}")));
     }
     let interrupt = Interrupt::catch()?;
     // Each channel takes two. With fewer, the agent serves fewer.

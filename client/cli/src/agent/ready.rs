@@ -15,7 +15,7 @@ use sockbroker_sys::poll;
 
 /// The connections that are kept, with those that are being opened.
 const KEPT: usize = 2;
-/// How long one is kept. The broker closes it after `detect_seconds`, which is 10 by default.
+/// How long one is kept, then it is closed. The broker would close it after `detect_seconds`, which is 10 by default.
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long the first request may take.
 const FIRST: Duration = Duration::from_secs(10);
@@ -30,19 +30,27 @@ pub(super) struct Ready {
     dialer: Arc<Dialer>,
     /// Whether connections are kept.
     keeps: bool,
+    longest: Duration,
     kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
+    /// Oldest first.
     connections: VecDeque<(UnixStream, Instant)>,
     opening: usize,
+    /// Whether a thread closes those that were kept for the longest time.
+    is_closing: bool,
 }
 
 impl Ready {
     /// With `keeps`, connections are kept. Otherwise each is opened when it is needed.
     pub(super) fn new(dialer: Arc<Dialer>, keeps: bool) -> Arc<Self> {
-        Arc::new(Self { dialer, keeps, kept: Mutex::default() })
+        Self::keeping_for(LONGEST, dialer, keeps)
+    }
+
+    fn keeping_for(longest: Duration, dialer: Arc<Dialer>, keeps: bool) -> Arc<Self> {
+        Arc::new(Self { dialer, keeps, longest, kept: Mutex::default() })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -65,7 +73,7 @@ impl Ready {
         let mut kept = self.kept();
         loop {
             let (connection, since) = kept.connections.pop_front()?;
-            if since.elapsed() < LONGEST && is_quiet(&connection) {
+            if since.elapsed() < self.longest && is_quiet(&connection) {
                 return Some(connection);
             }
         }
@@ -74,7 +82,6 @@ impl Ready {
     /// Opens the connections that are missing, in the background.
     pub(super) fn prepare(self: &Arc<Self>) {
         let mut kept = self.kept();
-        kept.connections.retain(|(_, since)| since.elapsed() < LONGEST);
         while self.keeps && kept.connections.len() + kept.opening < KEPT {
             let ready = self.clone();
             // Without a thread, channels open their connections themselves.
@@ -90,6 +97,27 @@ impl Ready {
         let mut kept = self.kept();
         kept.opening -= 1;
         kept.connections.extend(opened.map(|connection| (connection, Instant::now())));
+        let closes = !kept.is_closing;
+        kept.is_closing = true;
+        drop(kept);
+        if closes {
+            self.close_old();
+        }
+    }
+
+    /// Closes each connection when it was kept for the longest time. Returns when none is kept.
+    fn close_old(&self) {
+        loop {
+            let mut kept = self.kept();
+            kept.connections.retain(|(_, since)| since.elapsed() < self.longest);
+            let Some((_, oldest)) = kept.connections.front() else {
+                kept.is_closing = false;
+                return;
+            };
+            let left = self.longest.saturating_sub(oldest.elapsed());
+            drop(kept);
+            thread::sleep(left);
+        }
     }
 }
 
@@ -120,7 +148,7 @@ mod tests {
     use std::sync::mpsc;
 
     use sockbroker_client::Endpoint;
-    use sockbroker_test_support::{Folder, until};
+    use sockbroker_test_support::{Folder, HANG, until};
 
     use super::*;
 
@@ -147,7 +175,7 @@ mod tests {
     fn channels_begin_on_connections_that_have_made_a_request() {
         let folder = Folder::new();
         let (dialer, accepted) = broker(&folder);
-        let ready = Ready::new(dialer, true);
+        let ready = Ready::keeping_for(HANG, dialer, true);
         ready.prepare();
         until("both are there", || ready.kept().connections.len() == KEPT);
         let mut others: Vec<_> = (0..KEPT).map(|_| accepted.recv().unwrap()).collect();
@@ -169,6 +197,22 @@ mod tests {
         let mut taken = ready.take().unwrap();
         taken.write_all(REQUEST).unwrap();
         accepted.recv().unwrap();
+    }
+
+    #[test]
+    fn connections_that_no_channel_uses_are_closed() {
+        let folder = Folder::new();
+        let (dialer, accepted) = broker(&folder);
+        let ready = Ready::keeping_for(Duration::from_millis(1), dialer, true);
+        for _ in 0..2 {
+            ready.prepare();
+            for _ in 0..KEPT {
+                let mut other = accepted.recv().unwrap();
+                other.set_read_timeout(Some(HANG)).unwrap();
+                assert_eq!(other.read(&mut [0]).unwrap(), 0);
+            }
+            until("the thread has ended", || !ready.kept().is_closing);
+        }
     }
 
     #[test]

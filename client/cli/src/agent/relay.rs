@@ -26,6 +26,26 @@ use crate::agent::refusals::{
 use crate::agent::users::User;
 use crate::agent::watches::{self, OWN_ID, Watches};
 
+/// A request for a descriptor that stands for a socket. The agent answers it.
+struct DescriptorRequest<'a, 'b> {
+    id: &'a Value,
+    handle: u64,
+    /// Where the agent's own requests go: the connection to the broker.
+    requests: &'a Arc<Mutex<UnixStream>>,
+    /// Where the answer goes: the connection of the client.
+    answers: &'a Mutex<&'b UnixStream>,
+}
+
+impl DescriptorRequest<'_, '_> {
+    fn refuse(&self, answer: &Frame) -> io::Result<()> {
+        answer.write(&lock(self.answers), &[])
+    }
+
+    fn grant(&self, descriptor: OwnedFd) -> io::Result<()> {
+        with_descriptor(self.id).write(&lock(self.answers), &[descriptor])
+    }
+}
+
 /// One client of the agent.
 #[derive(Debug)]
 pub(super) struct Relay {
@@ -109,12 +129,13 @@ impl Relay {
             }
             if contains(frame.json(), b"agent.") {
                 let message = serde_json::from_slice::<Value>(frame.json()).unwrap_or_default();
-                if let Some((id, handle)) = parse(&message, watches::METHOD) {
-                    self.watch(id, handle, requests, answers)?;
+                let asked = |(id, handle)| DescriptorRequest { id, handle, requests, answers };
+                if let Some(request) = parse(&message, watches::METHOD).map(asked) {
+                    self.watch(&request)?;
                     continue;
                 }
-                if let Some((id, handle)) = parse(&message, connecting::METHOD) {
-                    self.connect(id, handle, requests, answers)?;
+                if let Some(request) = parse(&message, connecting::METHOD).map(asked) {
+                    self.connect(&request)?;
                     continue;
                 }
             }
@@ -128,41 +149,31 @@ impl Relay {
     }
 
     /// Answers a request for a descriptor that is readable when a socket is.
-    fn watch(
-        &self,
-        id: &Value,
-        handle: u64,
-        requests: &Arc<Mutex<UnixStream>>,
-        answers: &Mutex<&UnixStream>,
-    ) -> io::Result<()> {
+    fn watch(&self, request: &DescriptorRequest<'_, '_>) -> io::Result<()> {
         let Some((own, clients)) = self.watches.begin()? else {
-            return too_many_watches(id).write(&lock(answers), &[]);
+            return request.refuse(&too_many_watches(request.id));
         };
         let (user, open) = (self.user.another(), self.channels.begin());
-        let (watches, requests) = (self.watches.clone(), requests.clone());
+        let (watches, requests) = (self.watches.clone(), request.requests.clone());
+        let handle = request.handle;
         thread::Builder::new().spawn(move || {
             watches.serve(&own, handle, |request| request.write(&lock(&requests), &[]));
             drop((user, open));
         })?;
-        with_descriptor(id).write(&lock(answers), &[clients.into()])
+        request.grant(clients.into())
     }
 
     /// Answers a request for a descriptor of a stream whose connection is being made.
-    fn connect(
-        &self,
-        id: &Value,
-        handle: u64,
-        requests: &Arc<Mutex<UnixStream>>,
-        answers: &Mutex<&UnixStream>,
-    ) -> io::Result<()> {
+    fn connect(&self, request: &DescriptorRequest<'_, '_>) -> io::Result<()> {
         let counted = self.connecting.clone();
         if Arc::strong_count(&counted) > CONNECTING + 1 {
-            return too_many_connecting(id).write(&lock(answers), &[]);
+            return request.refuse(&too_many_connecting(request.id));
         }
-        let (connecting, clients) =
-            Connecting::new(FilledPair::new()?, self.attempts.begin((self.program, handle)));
+        let attempt = self.attempts.begin((self.program, request.handle));
+        let (connecting, clients) = Connecting::new(FilledPair::new()?, attempt);
         let (user, open) = (self.user.another(), self.channels.begin());
-        let (calls, ready, requests) = (self.calls.clone(), self.ready.clone(), requests.clone());
+        let (calls, ready) = (self.calls.clone(), self.ready.clone());
+        let requests = request.requests.clone();
         thread::Builder::new().spawn(move || {
             let connected = connecting.run(&calls, |request| request.write(&lock(&requests), &[]));
             drop(counted);
@@ -175,7 +186,7 @@ impl Relay {
             }
             drop((user, open));
         })?;
-        with_descriptor(id).write(&lock(answers), &[clients.into()])
+        request.grant(clients.into())
     }
 
     /// Notes a request for a channel, and makes it one for a token. The error is the answer to a request that is refused.

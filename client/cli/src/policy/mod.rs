@@ -27,9 +27,9 @@ const BROKER_IGNORED: &str = "sockbroker: explain reads policy files and does no
     `sockbroker call policy.check action=...` does";
 
 pub(crate) fn run(global: &Global, command: &PolicyCommand) -> Result<Exit, Failure> {
-    if global.broker.is_some() || global.private || global.session.is_some() {
+    if global.broker.is_some() || global.private || global.session.is_some() || global.persist {
         return Err(Failure::usage(
-            "policy does not accept --broker, --private or --session: it reads policy files",
+            "policy does not accept --broker, --private, --session or --persist: it reads policy files",
         ));
     }
     match command {

@@ -94,6 +94,8 @@ fn wrong_command_line_is_refused_before_connecting() {
             &["--session", "token", "nc", "127.0.0.1", "1"],
             &["--private", "completions", "bash"],
             &["--persist", "completions", "bash"],
+            &["--persist", "policy", "check"],
+            &["--persist", "agent", "--listen", "none"],
         ] {
             run(wrong).failure(2);
         }
@@ -133,6 +135,14 @@ fn help_of_a_subcommand_omits_refused_options() {
         assert!(!help.contains("--broker") && !help.contains("--json"), "{help}");
         let help = run(&["nc", "--help"]).success();
         assert!(help.contains("--private") && !help.contains("--session"), "{help}");
+        for other in ["agent", "completions", "demo", "dial-stdio", "man", "pki", "policy", "token"]
+        {
+            let help = run(&[other, "--help"]).success();
+            assert!(
+                !help.contains("--persist") && !help.contains("--reconnect"),
+                "{other}: {help}"
+            );
+        }
         run(&["demo", "--json"]).failure(2);
     });
 }

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 
+from .call import Message
 from .call_kinds import POLL, CallFacts
 from .hints import Any
 
@@ -33,33 +34,23 @@ class Ended(Exception):
 
 
 class Request:
-    """The arguments of a call, as they are sent."""
+    """A message that is sent until the call has a result."""
 
-    __slots__ = ("method", "params", "attachments", "descriptors", "expected_bytes", "takes_descriptors", "before",
-                 "deadline", "is_repeated", "facts", "epoch")  # fmt: skip
+    __slots__ = ("message", "expected_bytes", "takes_descriptors", "deadline", "is_repeated", "facts", "epoch")
 
-    def __init__(
-        self,
-        method: str,
-        params: Any,
-        attachments: Sequence[Any] = (),
-        descriptors: Sequence[int] = (),
-        expected_bytes: int = 0,
-        takes_descriptors: bool = False,
-        before: tuple[str, Any] | None = None,
-    ) -> None:
-        self.method, self.params, self.attachments, self.descriptors = method, params, attachments, descriptors
-        self.expected_bytes, self.takes_descriptors, self.before = expected_bytes, takes_descriptors, before
+    def __init__(self, message: Message, expected_bytes: int = 0, takes_descriptors: bool = False) -> None:
+        self.message = message
+        self.expected_bytes, self.takes_descriptors = expected_bytes, takes_descriptors
         self.deadline: float | None = None
         """When the timeout of the socket ends. The broker observes it in the first attempt."""
         self.is_repeated = False
         self.epoch = 0
         """The process that the last attempt was sent to."""
-        self.facts = CallFacts(method, params, attachments, descriptors)
+        self.facts = CallFacts(message.method, message.params, message.attachments, message.descriptors)
 
     def to_send(self) -> tuple[Any, Sequence[Any]]:
         """The parameters and attachments of the next attempt."""
-        params, attachments = self.params, self.attachments
+        params, attachments = self.message.params, self.message.attachments
         if self.facts.skipped:
             attachments = [memoryview(attachments[0])[self.facts.skipped :]]
         if self.is_repeated and self.facts.kind == POLL and self.deadline is not None:

@@ -10,13 +10,10 @@ from .hints import Any
 from .jsonrpc import Response, encode_notification, encode_request
 
 
-class Call:
-    """A request, and the means to wake the thread that waits for its response."""
+class Message:
+    """What a client sends for a call: a request, and what the broker executes before it without a response."""
 
-    __slots__ = (
-        "method", "handle", "params", "attachments", "descriptors", "number",
-        "before", "response", "error", "cancelled", "is_notification", "finished", "done", "bell",
-    )  # fmt: skip
+    __slots__ = ("method", "params", "attachments", "descriptors", "before")
 
     def __init__(
         self,
@@ -26,13 +23,28 @@ class Call:
         descriptors: Sequence[int] = (),
         before: tuple[str, Any] | None = None,
     ) -> None:
+        self.method, self.params, self.attachments, self.descriptors = method, params, attachments, descriptors
+        self.before = before
+        """A method with its parameters."""
+
+
+class Call:
+    """A request, and the means to wake the thread that waits for its response."""
+
+    __slots__ = (
+        "method", "handle", "params", "attachments", "descriptors", "number",
+        "before", "response", "error", "cancelled", "is_notification", "finished", "done", "bell",
+    )  # fmt: skip
+
+    def __init__(self, message: Message) -> None:
+        params = message.params
         first = params[0] if isinstance(params, list) and params else None
-        self.method = method
+        self.method = message.method
         self.handle = params.get("handle") if isinstance(params, dict) else first
         self.params = params
-        self.attachments = [bytes(part) for part in attachments]
-        self.descriptors = list(descriptors)
-        self.before = before
+        self.attachments = [bytes(part) for part in message.attachments]
+        self.descriptors = list(message.descriptors)
+        self.before = message.before
         self.number = 0
         self.response: Response | None = None
         self.error: Exception | None = None

@@ -37,7 +37,10 @@ _settling = _thread.RLock()
 class Handle:
     """Closes the socket in the broker when it is garbage-collected."""
 
-    __slots__ = ("session", "number", "undelivered", "channel", "connecting", "watch", "listens", "skips_answers", "_pseudo", "_timeout", "__weakref__")
+    __slots__ = (
+        "session", "number", "undelivered", "channel", "connecting", "watch", "listens", "skips_answers", "_pseudo",
+        "_timeout", "__weakref__",
+    )  # fmt: skip
 
     def __init__(self, session: Session, number: int) -> None:
         session.handles += 1

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from . import errors, native
 from .attempts import Ended, Lost, NotSent, Request, Unsettled, pauses_between
-from .call import Call
+from .call import Call, Message
 from .call_kinds import ACCEPT, BIND, CLOSE, CONNECT, CREATE, POLL, RECEIVE, REPEAT, SEND, CallFacts
 from .connection import Connection, Unsent
 from .errors import BrokerError, CallInterrupted, Denied
@@ -56,7 +56,7 @@ class Persistence:
             return
         try:
             # It removes the position too.
-            response = self.call("socket.fileno", [handle], (), (), 0, True, None, None)
+            response = self.call(Message("socket.fileno", [handle]), takes_descriptors=True)
             descriptor = response.take_descriptor()
         except OSError:
             self._positions.share(handle)  # the next call on the socket has the same error
@@ -65,25 +65,17 @@ class Persistence:
                 os.close(descriptor)
 
     def call(
-        self,
-        method: str,
-        params: Any,
-        attachments: Sequence[Any],
-        descriptors: Sequence[int],
-        expected_bytes: int,
-        takes_descriptors: bool,
-        undelivered: Any,
-        before: tuple[str, Any] | None,
+        self, message: Message, expected_bytes: int = 0, takes_descriptors: bool = False, undelivered: Any = None
     ) -> Response:
         """`Session.call`."""
-        request = Request(method, params, attachments, descriptors, expected_bytes, takes_descriptors, before)
+        request = Request(message, expected_bytes, takes_descriptors)
         facts = request.facts
-        self._note_timeout(method, params)
-        if before is not None:
-            self._note_timeout(*before)
+        self._note_timeout(message.method, message.params)
+        if message.before is not None:
+            self._note_timeout(*message.before)
         timeout = self._positions.timeouts.get(facts.handle) if facts.handle is not None else None
         if facts.kind == POLL:
-            timeout = params[1]
+            timeout = message.params[1]
         if timeout and (facts.kind in _TIMED or facts.kind == POLL):
             request.deadline = time.monotonic() + timeout
         self._positions.begin(facts)
@@ -143,7 +135,7 @@ class Persistence:
         params, attachments = request.to_send()
         pool, is_sent = self._pool, False
         try:
-            connection = pool.take(request.method)
+            connection = pool.take(request.message.method)
         except BrokerError:
             if pool.ended:
                 raise
@@ -158,7 +150,8 @@ class Persistence:
         try:
             if left is not None:
                 connection.stream.settimeout(left)
-            connection.send(request.method, params, attachments, request.descriptors, request.before)
+            message = request.message
+            connection.send(message.method, params, attachments, message.descriptors, message.before)
             is_sent = True
             response = connection.receive(request.expected_bytes, request.takes_descriptors)
             self._note_received(request, response)
@@ -221,7 +214,7 @@ class Persistence:
         is_complete, received = readers.question(handle)
         if not is_complete:
             return False
-        request = Request("socket.resume", [handle, received])
+        request = Request(Message("socket.resume", [handle, received]))
         generation = self._generation
         try:
             taken = checked(self._attempt(request)).value
@@ -245,7 +238,8 @@ class Persistence:
     def _attempt_shared(self, request: Request, params: Any, attachments: Sequence[Any], undelivered: Any) -> Response:
         if sys.is_finalizing():
             raise self._pool.error()
-        call = Call(request.method, params, attachments, request.descriptors, request.before)
+        message = request.message
+        call = Call(Message(message.method, params, attachments, message.descriptors, message.before))
         try:
             shared = self._pool.share(call)
         except BrokerError:
@@ -346,7 +340,7 @@ class Persistence:
 
     def _ask(self, method: str, params: Any) -> Any:
         """The result of a call that recovery makes; bytes of an option."""
-        response = checked(self._attempt(Request(method, params)))
+        response = checked(self._attempt(Request(Message(method, params))))
         is_bytes = method == "socket.getsockopt" and not isinstance(response.value, int)
         return response.data(response.value) if is_bytes else response.value
 
@@ -373,8 +367,8 @@ class Persistence:
 
     def _kept(self, lost: Lost, facts: CallFacts) -> Response | int:
         """The process is the same and keeps the response."""
-        resolve = Request("call.resolve", {"connection": lost.number, "request": lost.request}, takes_descriptors=True)
-        response = checked(self._attempt(resolve))
+        resolve = Message("call.resolve", {"connection": lost.number, "request": lost.request})
+        response = checked(self._attempt(Request(resolve, takes_descriptors=True)))
         found = response.value
         if found["state"] == "answered":
             response.value, response.error = found["answer"].get("result"), found["answer"].get("error")
@@ -396,7 +390,7 @@ class Persistence:
         """Looks for the sockets that the call made."""
         maker = {"connection": lost.number, "request": lost.request}
         found = [info for info in self._ask("session.handles", []) if info.get("maker") == maker]
-        wanted = 2 if request.method == "socket.socketpair" else 1
+        wanted = 2 if request.message.method == "socket.socketpair" else 1
         if len(found) != wanted:
             for info in found:
                 self._ask("socket.close", [info["handle"]])
@@ -405,10 +399,11 @@ class Persistence:
         if request.facts.kind == ACCEPT:
             made[0]["address"] = found[0]["peer"]
         response = Response({"result": made if wanted == 2 else made[0]})
-        params = request.params
+        params = request.message.params
         wants = params.get("want_fd") if isinstance(params, dict) else params[1:2] == [True]
         for one in made if wants else ():
-            passed = checked(self._attempt(Request("socket.fileno", [one["handle"]], takes_descriptors=True)))
+            fileno = Message("socket.fileno", [one["handle"]])
+            passed = checked(self._attempt(Request(fileno, takes_descriptors=True)))
             descriptor = passed.take_descriptor()
             if descriptor is not None:
                 response.descriptors.append(descriptor)
@@ -470,7 +465,7 @@ class Persistence:
         if kind == CLOSE and data.get("kind") == "handle":
             return Response({"result": None})
         if kind == CONNECT and errno.EISCONN in (data.get("errno"), response.value):
-            return Response({"result": 0 if request.method == "socket.connect_ex" else None})
+            return Response({"result": 0 if request.message.method == "socket.connect_ex" else None})
         return response
 
 

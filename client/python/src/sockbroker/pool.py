@@ -73,7 +73,8 @@ class Pool:
         self._token = ""
         if clone is None:
             self._anchor = self._connect()
-            self._token = self._attach(self._anchor, "session.open", {"persist": True, "exactly_once": True} if persists else {})["token"]
+            params = {"persist": True, "exactly_once": True} if persists else {}
+            self._token = self._attach(self._anchor, "session.open", params)["token"]
         else:
             self._token, self._anchor = clone
             self._connections.add(self._anchor)

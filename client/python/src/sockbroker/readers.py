@@ -29,7 +29,8 @@ class Readers:
 
     def __init__(self) -> None:
         self._known: dict[int, _Reader] = {}
-        self._lock = threading.Lock()
+        # A signal handler can receive while its own thread has the lock.
+        self._lock = threading.RLock()
 
     def begin(self, handle: int) -> None:
         """Records a connection from its beginning."""
@@ -59,7 +60,8 @@ class Readers:
         """Records that the outcome of a receive is not known."""
         reader = self._known.get(handle) if handle is not None else None
         if reader is not None:
-            reader.received = None
+            with self._lock:
+                reader.received = None
 
     def begin_attempt(self, handle: int, epoch: int) -> bool:
         """Records that a receive is sent to the process `epoch`, unless the position has to be reported to it first.
@@ -89,7 +91,10 @@ class Readers:
         """Whether the position can be reported, because no response of an earlier process can have data any more, and how many
         bytes the program has received."""
         reader = self._known.get(handle)
-        return (True, None) if reader is None else (reader.attempts == 0, reader.received)
+        if reader is None:
+            return True, None
+        with self._lock:
+            return reader.attempts == 0, reader.received
 
     def settle(self, handle: int, epoch: int, taken: int) -> None:
         """Records that the process `epoch` knows the position."""
@@ -104,12 +109,14 @@ class Readers:
         """Records that bytes are lost or may come twice, and the error that the next receive raises."""
         reader = self._known.get(handle)
         if reader is not None:
-            reader.settled, reader.received, reader.error = epoch, None, error
+            with self._lock:
+                reader.settled, reader.received, reader.error = epoch, None, error
 
     def take_error(self, handle: int) -> CallInterrupted | None:
         """The error that this receive raises."""
         reader = self._known.get(handle)
         if reader is None:
             return None
-        error, reader.error = reader.error, None
+        with self._lock:
+            error, reader.error = reader.error, None
         return error

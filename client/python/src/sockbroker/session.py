@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from . import identity
-from .call import Call
+from .call import Call, Message
 from .connection import Unsent
 from .errors import BrokerError
 from .hints import TYPE_CHECKING, Any
@@ -121,12 +121,12 @@ class Session:
         the call, this passes the response to `undelivered`.
         """
         if self._persistence is not None:
-            return self._persistence.call(
-                method, params, attachments, descriptors, expected_bytes, takes_descriptors, undelivered, before
-            )
+            message = Message(method, params, attachments, descriptors, before)
+            return self._persistence.call(message, expected_bytes, takes_descriptors, undelivered)
         connection = self._pool.take(method)
         if connection is None:
-            return checked(self._call_shared(Call(method, params, attachments, descriptors, before), undelivered))
+            message = Message(method, params, attachments, descriptors, before)
+            return checked(self._call_shared(Call(message), undelivered))
         # Computed before sending: an exception can interrupt the call before that too.
         number, request = connection.number, connection.request + 1
         try:
@@ -156,7 +156,7 @@ class Session:
             return
         connection = self._pool.take(method)
         if connection is None:
-            self._pool.share(call := Call(method, params)).notify(call)
+            self._pool.share(call := Call(Message(method, params))).notify(call)
             return
         try:
             connection.notify(method, params)
@@ -181,7 +181,7 @@ class Session:
         """Makes a call during which this process can wait for something else too."""
         connection = self._pool.take(method)
         if connection is None:
-            call = Call(method, params)
+            call = Call(Message(method, params))
             with SharedPending(self._pool.share(call), call) as pending:
                 yield pending
             return

@@ -28,14 +28,14 @@ class _Relay:
     """The processes of this kind that this one has started."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        process.returncode = 0  # `wait` waits for it, and not the object
+        process.returncode = 0  # this class reaps the process, and `Popen` does not wait for it
         self._running.add(process.pid)
 
     def kill(self) -> None:
-        """Nothing: a child of this process can have the stream too."""
+        """Does nothing: a child of this process can have the stream too."""
 
     def wait(self) -> None:
-        """Takes note of those that have ended."""
+        """Reaps the processes that have ended."""
         for number in [*self._running]:
             try:
                 ended, _ = os.waitpid(number, os.WNOHANG)

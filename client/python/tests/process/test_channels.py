@@ -10,7 +10,7 @@ import sockbroker
 
 from process.common import SECONDS, Broker, environment
 from process.sshd import LOGGED_IN, PROGRAM, Sshd, require_ssh
-from process.tls import TlsBroker
+from process.tls import OnTlsBroker, TlsBroker
 
 TEXTS = {
     # Calls, timeouts and half-close.
@@ -297,10 +297,7 @@ class OnThisMachine(unittest.TestCase):
         cls.broker = Broker()
         cls.url = cls.broker.path
         cls.more = {}
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.broker.stop()
+        cls.addClassCleanup(cls.broker.stop)
 
     def check(self, name, *arguments):
         self.run_text(TEXTS[name], self.expected[name], *arguments)
@@ -396,13 +393,9 @@ class OverSsh(Remote, OnThisMachine):
             raise unittest.SkipTest("the program sockbroker is not built")
         super().setUpClass()
         cls.sshd = Sshd()
+        cls.addClassCleanup(cls.sshd.stop)
         cls.url = cls.sshd.url(cls.broker.path)
         cls.more = {**cls.sshd.variables, "SOCKBROKER_AGENT": str(PROGRAM)}
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        cls.sshd.stop()
 
     def test_programs_share_one_agent(self):
         self.check("streams")
@@ -415,21 +408,13 @@ class OverSsh(Remote, OnThisMachine):
         self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2, "/sockbroker", "ssh")
         self.assertEqual(self.sshd.log().count(LOGGED_IN), max(before, 1) + 1)
 
-
     def test_stopped_broker_ends_sockets(self):
         broker = Broker()
         self.check_stop(broker, self.sshd.url(broker.path), self.more)
 
 
-class OverTls(Remote, OnThisMachine):
+class OverTls(OnTlsBroker, Remote, OnThisMachine):
     """The same with a certificate."""
-
-    @classmethod
-    def setUpClass(cls):
-        if not PROGRAM.exists():
-            raise unittest.SkipTest("the program sockbroker is not built")
-        cls.broker = TlsBroker()
-        cls.url, cls.more = cls.broker.url, cls.broker.variables
 
     def test_killed_agent_ends_sockets_and_the_next_socket_starts_another(self):
         self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2, "/sockbroker", "/sockbroker")

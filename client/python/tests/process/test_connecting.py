@@ -7,8 +7,7 @@ import textwrap
 import unittest
 
 from process.common import SECONDS, environment
-from process.sshd import PROGRAM
-from process.tls import TlsBroker
+from process.tls import OnTlsBroker
 
 CONNECTIONS = 1000 if os.environ.get("SOCKBROKER_FULL_COUNTS") else 100
 HEAD = """
@@ -25,14 +24,7 @@ def unused():
 """
 
 
-class Connecting(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        if not PROGRAM.exists():
-            raise unittest.SkipTest("the program sockbroker is not built")
-        cls.broker = TlsBroker()
-        cls.addClassCleanup(cls.broker.stop)
-
+class Connecting(OnTlsBroker, unittest.TestCase):
     def run_text(self, text, *arguments):
         return subprocess.run(
             [sys.executable, "-c", HEAD + textwrap.dedent(text), *arguments], env=environment(**self.broker.variables),

@@ -6,8 +6,7 @@ import textwrap
 import unittest
 
 from process.common import SECONDS, Broker, environment
-from process.sshd import PROGRAM
-from process.tls import TlsBroker
+from process.tls import OnTlsBroker
 
 RECORD = """
 import socket as native, sys, threading, sockbroker
@@ -197,16 +196,8 @@ class RoundTrips(unittest.TestCase):
         """, mode="mediated")
 
 
-class OverTls(RoundTrips):
+class OverTls(OnTlsBroker, RoundTrips):
     """The same on the one connection of a client with a certificate, which keeps the order of all calls."""
-
-    @classmethod
-    def setUpClass(cls):
-        if not PROGRAM.exists():
-            raise unittest.SkipTest("the program sockbroker is not built")
-        cls.broker = TlsBroker()
-        cls.url, cls.more = cls.broker.url, cls.broker.variables
-        cls.addClassCleanup(cls.broker.stop)
 
     test_other_modes_set_timeouts_at_once = None
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import unittest
 
 from process.common import Broker
 from process.sshd import PROGRAM
@@ -51,3 +52,15 @@ class TlsBroker(Broker):
         """Stops the broker, and removes its files."""
         super().stop()
         self._files.cleanup()
+
+
+class OnTlsBroker:
+    """Test cases with a `TlsBroker`, `cls.url` of it, and the variables `cls.more` of a client's environment."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not PROGRAM.exists():
+            raise unittest.SkipTest("the program sockbroker is not built")
+        cls.broker = TlsBroker()
+        cls.url, cls.more = cls.broker.url, cls.broker.variables
+        cls.addClassCleanup(cls.broker.stop)

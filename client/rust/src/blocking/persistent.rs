@@ -317,7 +317,7 @@ impl Running<'_> {
         Ok(false)
     }
 
-    /// An attempt, counted if it receives.
+    /// An attempt, counted if it receives. It is not sent if the process that this connection leads to has ended meanwhile.
     fn attempt_counted<O: Operation>(
         &mut self,
         connection: &Arc<Connection>,
@@ -326,7 +326,9 @@ impl Running<'_> {
         let reader = self.facts.handle.filter(|_| self.facts.kind == CallKind::Receive);
         let Some(handle) = reader else { return self.attempt(connection, operation) };
         let epoch = connection.identity().1;
-        lock(&self.persistent.streams).readers.begin_attempt(handle, epoch);
+        if !lock(&self.persistent.streams).readers.begin_attempt(handle, epoch) {
+            return Attempted::Unsent;
+        }
         let attempted = self.attempt(connection, operation);
         let mut streams = lock(&self.persistent.streams);
         if !self.facts.peeks {

@@ -225,7 +225,7 @@ impl Pool {
             return Ok(self.anchor());
         }
         if self.link.is_some() && !self.anchor().is_alive() {
-            // A request that this thread gives up can be the first of the next process, whose session then ends.
+            // The next process serves the anchor first (`Persistent::reconnect`).
             return Err(Error::disconnected("the broker closed the connection"));
         }
         let connection = new_connection(&attach.endpoint).map_err(|error| self.explain(error))?;

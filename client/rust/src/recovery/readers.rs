@@ -70,12 +70,17 @@ impl Readers {
         }
     }
 
-    /// The same, of a receive whose response other threads may wait for. [`Readers::end_attempt`] must follow.
-    pub(crate) fn begin_attempt(&mut self, handle: Handle, epoch: u64) {
+    /// The same, of a receive whose response other threads may wait for. Returns `false` and records nothing if something
+    /// has to happen before ([`Readers::settling`]). Otherwise [`Readers::end_attempt`] must follow.
+    pub(crate) fn begin_attempt(&mut self, handle: Handle, epoch: u64) -> bool {
+        if self.settling(handle, epoch) != Settling::Done {
+            return false;
+        }
         self.used(handle, epoch);
         if let Some(reader) = self.0.get_mut(&handle) {
             reader.attempts += 1;
         }
+        true
     }
 
     /// Records that the response to a receive was read, or that there is none.
@@ -171,7 +176,7 @@ mod tests {
     fn received(epoch: u64) -> Readers {
         let mut readers = Readers::default();
         readers.begin(handle());
-        readers.begin_attempt(handle(), epoch);
+        assert!(readers.begin_attempt(handle(), epoch));
         readers.add(handle(), 7);
         readers.end_attempt(handle());
         readers
@@ -181,7 +186,7 @@ mod tests {
     fn the_position_is_reported_to_a_new_process_once_and_after_earlier_receives() {
         let mut readers = received(1);
         assert_eq!(readers.settling(handle(), 1), Settling::Done);
-        readers.begin_attempt(handle(), 1);
+        assert!(readers.begin_attempt(handle(), 1));
         assert_eq!(readers.settling(handle(), 2), Settling::Wait);
         readers.add(handle(), 3);
         readers.end_attempt(handle());
@@ -190,6 +195,17 @@ mod tests {
         readers.settle(handle(), 2, Ok(json!(10))).unwrap();
         assert_eq!(readers.settling(handle(), 2), Settling::Done);
         assert!(readers.unsettled(2).is_empty());
+    }
+
+    #[test]
+    fn a_receive_on_a_connection_to_an_earlier_process_does_not_begin() {
+        let mut readers = received(1);
+        readers.settle(handle(), 2, Ok(json!(7))).unwrap();
+        assert!(readers.begin_attempt(handle(), 2));
+        // Its thread had settled the position before the process ended.
+        assert!(!readers.begin_attempt(handle(), 1));
+        // Otherwise this call would wait for the first receive, which can wait for ever.
+        assert_eq!(readers.settling(handle(), 2), Settling::Done);
     }
 
     #[test]

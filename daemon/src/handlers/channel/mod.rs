@@ -24,8 +24,9 @@ use crate::handlers::channel::socket_end::SocketEnd;
 use crate::ops;
 use crate::ops::channel::ClientEnd;
 use crate::rpc::call::{Call, RequestParts};
-use crate::session::channels::{ChannelPlace, PendingChannel, ReservedToken};
+use crate::session::channel_place::ChannelPlace;
 use crate::session::connection::Connection;
+use crate::session::pending_channels::{PendingChannel, ReservedToken};
 use crate::table::channel::{ChannelEnd, Directions};
 use crate::table::entry::Entry;
 

@@ -11,7 +11,7 @@ use crate::handlers::channel::failure::{Failure, Failures};
 use crate::handlers::channel::link::{Ended, Link};
 use crate::handlers::channel::socket_to_client::failed;
 use crate::ops::channel::Output;
-use crate::session::channels::ChannelPlace;
+use crate::session::channel_place::ChannelPlace;
 use crate::table::Resource;
 use crate::table::channel::ChannelEnd;
 use crate::table::entry::Entry;
