@@ -10,9 +10,9 @@ import time
 
 from harness import Broker, Client, Failed
 
-# Handles that are open at first, and at most. Each of the 64 lots has several, so that closing one moves others.
-FIRST = 200
-MOST = 260
+# Handles that are open at first, and at most. Each of the 128 lots has several, so that closing one moves others.
+FIRST = 300
+MOST = 380
 
 
 class Loop:

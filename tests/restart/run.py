@@ -4,6 +4,7 @@ import random
 import sys
 
 import captures
+import channels
 import crashes
 import scenarios
 import streams
@@ -14,6 +15,7 @@ if __name__ == "__main__":
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(1 << 32)
     scenarios.run(program)
     waiting.run(program)
+    channels.run(program)
     print("seed", seed)
     captures.run(program, min(generations // 4 + 8, 400), seed)
     crashes.run(program, generations, seed)

@@ -19,7 +19,7 @@ from scenarios import received, refusal
 
 # Handles of another session of the same user, which nobody changes. Each lot has several, so that closing a handle moves
 # others.
-STOCK = 150
+STOCK = 260
 # The numbers of sendto, recvfrom, sendmsg and recvmsg. Half of the chosen system calls are among these: they change the
 # lots.
 MESSAGES = {"x86_64": range(44, 48), "aarch64": (206, 207, 211, 212)}.get(platform.machine(), ())

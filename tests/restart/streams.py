@@ -5,6 +5,8 @@ import collections
 import os
 import random
 import signal
+import socket
+import struct
 import threading
 import time
 
@@ -118,6 +120,32 @@ def responses_that_were_not_sent_lose_nothing(program, exactly_once):
         broker.close()
 
 
+def a_reset_takes_no_byte(program, has_fin, is_reported):
+    """The position of a connection that was reset, before or after a call has reported that."""
+    broker = Broker(program)
+    try:
+        client = Client(broker)
+        token = client.open(linger=60, exactly_once=True)["token"]
+        server, port = listener()
+        handle, peer = connected(client, server, port)
+        queue(client, handle, peer, b"0123456789")
+        assert received(client, handle, 4) == b"0123"
+        if has_fin:
+            peer.shutdown(socket.SHUT_WR)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        if is_reported:
+            error = lambda: client.call("socket.getsockopt", handle=handle, level="SOL_SOCKET", optname="SO_ERROR")
+            deadline = time.monotonic() + HANG
+            while not error():
+                assert time.monotonic() < deadline, "no call reports the reset"
+        client = again(broker, client, token)
+        assert client.call("socket.resume", handle=handle, received=4) == 4
+        assert received(client, handle) == b"456789"
+    finally:
+        broker.close()
+
+
 def other_readers_get_nothing_twice(program):
     """What others can receive as well is not left in the queue."""
     broker = Broker(program)
@@ -227,6 +255,9 @@ def run(program, generations, seed):
     positions_are_resumed(program)
     responses_that_were_not_sent_lose_nothing(program, True)
     responses_that_were_not_sent_lose_nothing(program, False)
+    for has_fin in (False, True):
+        a_reset_takes_no_byte(program, has_fin, False)
+        a_reset_takes_no_byte(program, has_fin, True)
     other_readers_get_nothing_twice(program)
     only_persistent_sessions_have_it(program)
     stream = Stream(program, seed)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sockbroker_monitor::message::{Query, WaitingSession};
 use sockbroker_proto::api::admin::{
-    AdminServer, HandleInfo, HandlesParams, HandlesServer, ReloadParams, ServingState,
-    SessionHandlesParams, SessionSummary, SessionsParams,
+    AdminServer, ChannelEnded, HandleInfo, HandlesParams, HandlesServer, ReloadParams,
+    ServingState, SessionHandlesParams, SessionSummary, SessionsParams,
 };
 use sockbroker_proto::api::policy::Generation;
 use sockbroker_proto::api::session::Persistence;
@@ -132,6 +132,7 @@ fn info(session: u64, handle: Handle, entry: &Entry, state: &State) -> HandleInf
         listening: state.listening,
         age: entry.age().as_secs_f64(),
         maker: entry.maker.get().cloned(),
+        channel_ended: entry.channels.is_interrupted().then_some(ChannelEnded::Interrupted),
     }
 }
 

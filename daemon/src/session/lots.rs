@@ -18,8 +18,10 @@ use crate::config::limits::PARKED_MAX;
 
 /// Messages of one lot. The kernel has room for more than this number of the largest.
 const MESSAGES: usize = 120;
-// What the configuration allows fits.
-const _: () = assert!(LOTS * MESSAGES as u64 == PARKED_MAX);
+/// The fewest lots that an earlier broker has stored for a principal.
+const FEWEST_LOTS: u64 = 64;
+// What the configuration allows fits, also into those.
+const _: () = assert!(LOTS >= FEWEST_LOTS && FEWEST_LOTS * MESSAGES as u64 == PARKED_MAX);
 
 /// What a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

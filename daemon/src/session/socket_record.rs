@@ -57,6 +57,9 @@ pub struct SocketRecord {
     /// Whether no client has, had or gave a descriptor of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_sole: bool,
+    /// Whether a channel moves its data, or one has ended with an earlier process and none has begun since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_channel: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +170,7 @@ impl SocketRecord {
             kernel_memory: entry.kernel_memory().amounts(),
             maker: entry.maker.get().cloned(),
             is_sole: entry.ends.peeked().is_sole(),
+            has_channel: entry.channels.is_running() || entry.channels.is_interrupted(),
         }
     }
 
@@ -192,6 +196,9 @@ impl SocketRecord {
         if let Some(maker) = self.maker {
             // A new entry has none.
             drop(entry.maker.set(maker));
+        }
+        if self.has_channel {
+            entry.channels.note_interrupted();
         }
         if let Some(original) = original {
             entry.share_with(original);

@@ -1,6 +1,6 @@
 //! The channels of a socket: which directions they have taken, and why they end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::futures::Notified;
@@ -50,6 +50,24 @@ struct Shared {
     changing: Notify,
     /// Whether the end of a channel closes the handle.
     closing: AtomicBool,
+    /// The channels that move data.
+    running: AtomicU32,
+    /// Whether one has ended with an earlier process, and none was opened since.
+    interrupted: AtomicBool,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let none = Directions { receives: false, sends: false };
+        Self {
+            taken: Mutex::new(none),
+            end: watch::Sender::new(None),
+            changing: Notify::new(),
+            closing: AtomicBool::new(false),
+            running: AtomicU32::new(0),
+            interrupted: AtomicBool::new(false),
+        }
+    }
 }
 
 /// The directions that a channel has taken, until this is dropped.
@@ -57,24 +75,39 @@ struct Shared {
 pub struct ChannelClaim {
     shared: Arc<Shared>,
     directions: Directions,
+    is_running: bool,
 }
 
 impl Channels {
     /// Takes directions for a channel; `None` if another channel has one of them.
     pub fn claim(&self, directions: Directions) -> Option<ChannelClaim> {
-        let shared = self.0.get_or_init(|| {
-            let none = Directions { receives: false, sends: false };
-            let (taken, end) = (Mutex::new(none), watch::Sender::new(None));
-            let (changing, closing) = (Notify::new(), AtomicBool::new(false));
-            Arc::new(Shared { taken, end, changing, closing })
-        });
+        let shared = self.shared();
         let mut taken = shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.receives && directions.receives || taken.sends && directions.sends {
             return None;
         }
         taken.receives |= directions.receives;
         taken.sends |= directions.sends;
-        Some(ChannelClaim { shared: shared.clone(), directions })
+        Some(ChannelClaim { shared: shared.clone(), directions, is_running: false })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.0.get_or_init(|| Arc::new(Shared::new()))
+    }
+
+    /// Whether a channel moves data, which ends if this process does.
+    pub fn is_running(&self) -> bool {
+        self.0.get().is_some_and(|shared| shared.running.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Notes that a channel has ended with an earlier process.
+    pub fn note_interrupted(&self) {
+        self.shared().interrupted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a channel has ended with an earlier process, and none has begun since.
+    pub fn is_interrupted(&self) -> bool {
+        self.0.get().is_some_and(|shared| shared.interrupted.load(Ordering::Relaxed))
     }
 
     /// Whether a channel receives.
@@ -121,6 +154,14 @@ impl ChannelClaim {
         self.directions
     }
 
+    /// Notes that the channel begins to move data.
+    pub fn begin(&mut self) {
+        if !std::mem::replace(&mut self.is_running, true) {
+            self.shared.running.fetch_add(1, Ordering::Relaxed);
+        }
+        self.shared.interrupted.store(false, Ordering::Relaxed);
+    }
+
     /// Why the channel has to end, if it has to.
     pub fn end(&self) -> Option<ChannelEnd> {
         *self.shared.end.borrow()
@@ -142,6 +183,9 @@ impl ChannelClaim {
 
 impl Drop for ChannelClaim {
     fn drop(&mut self) {
+        if self.is_running {
+            self.shared.running.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.receives &= !self.directions.receives;
         taken.sends &= !self.directions.sends;
@@ -170,6 +214,25 @@ mod tests {
         assert!(channels.claim(BOTH).is_none());
         drop(sending);
         assert!(channels.claim(BOTH).is_some());
+    }
+
+    #[test]
+    fn interruption_is_known_until_a_further_channel_begins() {
+        let channels = Channels::default();
+        assert!(!channels.is_running() && !channels.is_interrupted());
+        channels.note_interrupted();
+        let mut claims = [channels.claim(RECEIVE).unwrap(), channels.claim(SEND).unwrap()];
+        assert!(!channels.is_running() && channels.is_interrupted());
+        for claim in &mut claims {
+            claim.begin();
+            claim.begin();
+        }
+        assert!(channels.is_running() && !channels.is_interrupted());
+        let [first, second] = claims;
+        drop(first);
+        assert!(channels.is_running());
+        drop(second);
+        assert!(!channels.is_running());
     }
 
     #[test]

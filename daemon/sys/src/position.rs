@@ -1,11 +1,13 @@
 //! How many bytes a TCP connection has sent and received (`TCP_INFO`, `SIOCOUTQ` and `SIOCINQ` of tcp(7)).
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use crate::call::{check, socklen};
+use crate::control::ControlMessage;
 use crate::ioctl::{self, IntRequest};
+use crate::message::receive_message;
 use crate::option;
-use crate::poll::poll_now;
 
 /// The bytes of `struct tcp_info` up to the last field that is read.
 const LENGTH: u32 = 136;
@@ -15,6 +17,8 @@ const BYTES_ACKED: usize = 120;
 const BYTES_RECEIVED: usize = 128;
 /// `TCP_LISTEN`.
 const LISTENING: u8 = 10;
+/// Room for ancillary data, among which are times of arrival.
+const CONTROL: usize = 512;
 /// Attempts to read numbers that belong together, while the connection transfers data.
 const ATTEMPTS: usize = 1000;
 
@@ -59,22 +63,66 @@ pub fn taken(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
         let before = info(fd)?;
         // Without the FIN.
         let unread = queued(fd, IntRequest::Fionread)?;
-        if info(fd)? == before {
-            let fin = u64::from(fin_is_counted(fd, before.0)?);
+        let fin = u64::from(fin_is_counted(fd, before.0, unread)?);
+        if info(fd)? == before && queued(fd, IntRequest::Fionread)? == unread {
             return Ok((before.2.saturating_sub(unread).saturating_sub(fin), unread));
         }
     }
     Err(io::ErrorKind::WouldBlock.into())
 }
 
-/// Whether the count of received bytes contains a `FIN`. A connection that is over had one unless it has failed: the
-/// error of a reset stays on the socket until a call reports it, and a receive reports it after the data only.
-fn fin_is_counted(fd: BorrowedFd<'_>, state: u8) -> io::Result<bool> {
-    Ok(match state {
-        TIME_WAIT | CLOSE_WAIT | LAST_ACK | CLOSING => true,
-        CLOSED => poll_now(&[(fd, 0)])?.first().is_some_and(|events| events & libc::POLLERR == 0),
-        _ => false,
-    })
+/// Whether the count of received bytes contains a `FIN`. The state of a connection that is over does not show it: a reset
+/// can follow a `FIN`, and its error is gone when a call has reported it.
+fn fin_is_counted(fd: BorrowedFd<'_>, state: u8, unread: u64) -> io::Result<bool> {
+    match state {
+        TIME_WAIT | CLOSE_WAIT | LAST_ACK | CLOSING => Ok(true),
+        CLOSED if unread == 0 => ends_with_fin(fd),
+        CLOSED => Ok(queued_with_fin(fd)? > unread),
+        _ => Ok(false),
+    }
+}
+
+/// Whether a `FIN` ends the stream of a connection without unread data. Unlike a receive, `TCP_ZEROCOPY_RECEIVE` does not
+/// take the error of a reset: `tcp_zerocopy_receive` of `net/ipv4/tcp.c` fails with `EIO` at a `FIN`.
+fn ends_with_fin(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // `struct tcp_zerocopy_receive` of `linux/tcp.h` without `err`: to be told the error is to take it.
+    let mut value = [0_u32; 5];
+    let mut length = socklen(size_of_val(&value));
+    let start = value.as_mut_ptr().cast();
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_ZEROCOPY_RECEIVE);
+    // SAFETY: `start` points to `length` initialised, writable bytes of `value`, and `length` is an initialised integer;
+    // both live for the call. The addresses in `value` are null and their lengths 0: the kernel maps and copies nothing.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, start, &raw mut length) };
+    match check(result) {
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(true),
+        result => result.map(|_zero| false),
+    }
+}
+
+/// How many bytes wait, with a `FIN` (`TCP_INQ`; `tcp_inq_hint` of `net/ipv4/tcp.c`). There MUST be data: a receive would
+/// otherwise take the error of a reset.
+fn queued_with_fin(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // TCP has it since Linux 6.9. A peek begins there.
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
+    let offset = option::get_int(fd, level, name).ok().filter(|offset| *offset >= 0);
+    let reported = option::get_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ)?;
+    if offset.is_some() {
+        option::set_int(fd, level, name, -1)?;
+    }
+    option::set_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ, 1)?;
+    let received = receive_message(fd, 1, CONTROL, libc::MSG_PEEK | libc::MSG_DONTWAIT);
+    option::set_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ, reported)?;
+    if let Some(offset) = offset {
+        option::set_int(fd, level, name, offset)?;
+    }
+    let number = received?.control.into_iter().find_map(|message| match message {
+        ControlMessage::Data { level: libc::IPPROTO_TCP, kind: libc::TCP_CM_INQ, data } => {
+            data.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
+        }
+        ControlMessage::Data { .. } | ControlMessage::Descriptors { .. } => None,
+    });
+    let number = number.ok_or(io::Error::from_raw_os_error(libc::EOPNOTSUPP))?;
+    Ok(u64::try_from(number).unwrap_or_default())
 }
 
 fn counts(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
@@ -112,6 +160,7 @@ mod tests {
 
     use super::*;
     use crate::message::discard;
+    use crate::poll::poll_now;
 
     #[test]
     fn positions_count_what_was_passed_to_the_kernel_and_taken_from_it() {
@@ -177,6 +226,75 @@ mod tests {
         drop(client);
         wait_for(&mut [(server.as_fd(), libc::POLLHUP)]);
         assert_eq!(taken(server.as_fd()).unwrap(), (30, 70));
+    }
+
+    /// The end of a connection, with this number of unread bytes, and whether a call has reported the error of its reset.
+    fn ended(unread: usize, has_fin: bool, is_reset: bool, is_reported: bool) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&vec![7; 30 + unread]).unwrap();
+        server.read_exact(&mut [0; 30]).unwrap();
+        if has_fin {
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            wait_for(&mut [(server.as_fd(), libc::POLLRDHUP)]);
+        }
+        if is_reset {
+            let linger = Some(std::time::Duration::ZERO);
+            socket2::SockRef::from(&client).set_linger(linger).unwrap();
+        } else {
+            server.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
+        drop(client);
+        wait_for(&mut [(server.as_fd(), libc::POLLHUP)]);
+        while info(server.as_fd()).unwrap().0 != CLOSED {
+            std::thread::yield_now();
+        }
+        if is_reported {
+            assert!(server.take_error().unwrap().is_some());
+        }
+        server
+    }
+
+    #[test]
+    fn fin_is_known_after_the_end_of_a_connection() {
+        for unread in [0, 70, 5000, 60_000] {
+            for (has_fin, is_reset, is_reported) in [
+                (false, true, false),
+                (false, true, true),
+                (true, true, false),
+                (true, true, true),
+                (true, false, false),
+            ] {
+                let mut server = ended(unread, has_fin, is_reset, is_reported);
+                let case = format!("{unread} {has_fin} {is_reset} {is_reported}");
+                let expected = (30, unread as u64);
+                assert_eq!(taken(server.as_fd()).unwrap(), expected, "{case}");
+                // The error is still there, and the data.
+                let has_error = server.take_error().unwrap().is_some();
+                assert_eq!(has_error, is_reset && !is_reported, "{case}");
+                assert_eq!(taken(server.as_fd()).unwrap(), expected, "{case}");
+                let mut data = Vec::new();
+                server.read_to_end(&mut data).unwrap();
+                assert_eq!(data.len(), unread, "{case}");
+                assert_eq!(taken(server.as_fd()).unwrap(), (30 + unread as u64, 0), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_peeking_stay_as_they_are() {
+        let server = ended(70, true, true, true);
+        let fd = server.as_fd();
+        option::set_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ, 1).unwrap();
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
+        let has_offset = option::set_int(fd, level, name, 50).is_ok();
+        assert_eq!(taken(fd).unwrap(), (30, 70));
+        assert_eq!(option::get_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ).unwrap(), 1);
+        if has_offset {
+            assert_eq!(option::get_int(fd, level, name).unwrap(), 50);
+        }
     }
 
     fn wait_for(events: &mut [(BorrowedFd<'_>, i16)]) {

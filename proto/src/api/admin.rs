@@ -36,6 +36,17 @@ pub struct HandleInfo {
     /// identifies the result of a request whose response was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maker: Option<Maker>,
+    /// Why a channel of the socket has ended; absent while it has none that ended so, or a further one was opened since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_ended: Option<ChannelEnded>,
+}
+
+/// Why a channel has ended, if its own end cannot report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelEnded {
+    /// The process that served the session has ended. Data on their way between the channel and the socket are lost.
+    Interrupted,
 }
 
 /// The request that made a handle.

@@ -98,7 +98,7 @@ pub(super) fn run<E: LocalEnd>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Closed,
-    /// The peer of the remote socket has reset the connection.
+    /// The peer of the remote socket has reset the connection, or the broker has ended without the end of the data.
     Reset,
 }
 
@@ -195,6 +195,7 @@ where
         return io::copy(&mut remote, &mut writer).map(|_bytes| Ending::Closed);
     }
     let mut chunk = vec![0; CHUNK];
+    let mut is_complete = false;
     loop {
         let mut done = 0;
         while let Some((frame, length)) =
@@ -203,7 +204,10 @@ where
             done += length;
             match frame {
                 ChannelFrame::Data(data) => writer.write_all(data)?,
-                ChannelFrame::End => own.shut_down(Shutdown::Write)?,
+                ChannelFrame::End => {
+                    is_complete = true;
+                    own.shut_down(Shutdown::Write)?;
+                }
                 ChannelFrame::Reset { .. } => return Ok(Ending::Reset),
                 ChannelFrame::Urgent(_)
                 | ChannelFrame::Datagram { .. }
@@ -214,8 +218,41 @@ where
         buffer.drain(..done);
         let count = remote.read(&mut chunk)?;
         if count == 0 {
-            return Ok(Ending::Closed);
+            // The process that served it has ended, or the client has closed.
+            return Ok(if is_complete { Ending::Closed } else { Ending::Reset });
         }
         buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How these frames and the end of the connection end a channel, and what the client gets.
+    fn ending(frames: &[ChannelFrame<'_>]) -> (Ending, Vec<u8>) {
+        let (mut broker, remote) = UnixStream::pair().unwrap();
+        let (own, mut client) = UnixStream::pair().unwrap();
+        let mut sent = Vec::new();
+        for frame in frames {
+            write_frame(&mut sent, *frame).unwrap();
+        }
+        broker.write_all(&sent).unwrap();
+        drop(broker);
+        let wanted = Wanted { frames: false, close: true };
+        let how = to_client(Vec::new(), wanted, &remote, &own).unwrap();
+        drop(own);
+        let mut data = Vec::new();
+        client.read_to_end(&mut data).unwrap();
+        (how, data)
+    }
+
+    #[test]
+    fn end_of_the_connection_alone_is_not_the_end_of_the_data() {
+        let data = ChannelFrame::Data(b"data");
+        assert_eq!(ending(&[data, ChannelFrame::End]), (Ending::Closed, b"data".to_vec()));
+        assert_eq!(ending(&[data]), (Ending::Reset, b"data".to_vec()));
+        let reset = ChannelFrame::Reset { errno: 104, reason: "reset" };
+        assert_eq!(ending(&[data, reset]), (Ending::Reset, b"data".to_vec()));
     }
 }

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from .errors import BrokerError, CallInterrupted, Denied, FilterError
+from .errors import BrokerError, CallInterrupted, ChannelInterrupted, Denied, FilterError
 from .hints import TYPE_CHECKING
 from .settings import Settings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .replay import CaptureFile, ReplayResult
 
 __all__ = [
-    "Broker", "BrokerError", "CallInterrupted", "Capture", "Denied", "FilterError", "Namespace", "Packet", "ReplayResult", "Settings",
+    "Broker", "BrokerError", "CallInterrupted", "Capture", "ChannelInterrupted", "Denied", "FilterError", "Namespace", "Packet", "ReplayResult", "Settings",
     "capture", "connect", "install", "namespace", "replay",
 ]  # fmt: skip
 _CLASSES = {

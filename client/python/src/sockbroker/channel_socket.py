@@ -225,53 +225,72 @@ class ChannelSocket(MediatedSocket):
         else:
             super()._set_timeout(setter, value)
 
-    # Data. Out-of-band data is not in the channel.
+    # Data. Out-of-band data is not in the channel. A channel ends with the process of the broker that serves it, which looks
+    # like the end of the data.
+
+    def _received(self, call: Any, *args: Any, **named: Any) -> Any:
+        result = self._moved(call, *args, **named)
+        if not (result[0] if isinstance(result, tuple) else result):
+            self._check_served()
+        return result
+
+    def _moved(self, call: Any, *args: Any, **named: Any) -> Any:
+        try:
+            return call(self, *args, **named)
+        except (ConnectionResetError, BrokenPipeError):
+            self._check_served()
+            raise
+
+    def _check_served(self) -> None:
+        """Raises `ChannelInterrupted` if the process of the broker that served the channel has ended."""
+        if self._handle is not None:
+            self._handle.session.check_served()
 
     @method
     def recv(self, *args: Any) -> Any:
-        return native.Socket.recv(self, *args) if self._has_channel() else self._taken(super().recv, *args)
+        return self._received(native.Socket.recv, *args) if self._has_channel() else self._taken(super().recv, *args)
 
     @method
     def recvfrom(self, *args: Any) -> Any:
-        return native.Socket.recvfrom(self, *args) if self._has_channel() else self._taken(super().recvfrom, *args)
+        return self._received(native.Socket.recvfrom, *args) if self._has_channel() else self._taken(super().recvfrom, *args)
 
     @method
     def recv_into(self, *args: Any, **named: Any) -> Any:
         if self._has_channel():
-            return native.Socket.recv_into(self, *args, **named)
+            return self._received(native.Socket.recv_into, *args, **named)
         return self._taken(super().recv_into, *args, **named)
 
     @method
     def recvfrom_into(self, *args: Any, **named: Any) -> Any:
         if self._has_channel():
-            return native.Socket.recvfrom_into(self, *args, **named)
+            return self._received(native.Socket.recvfrom_into, *args, **named)
         return self._taken(super().recvfrom_into, *args, **named)
 
     @method
     def recvmsg(self, *args: Any) -> Any:
-        return native.Socket.recvmsg(self, *args) if self._has_channel() else self._taken(super().recvmsg, *args)
+        return self._received(native.Socket.recvmsg, *args) if self._has_channel() else self._taken(super().recvmsg, *args)
 
     @method
     def recvmsg_into(self, *args: Any) -> Any:
-        return native.Socket.recvmsg_into(self, *args) if self._has_channel() else self._taken(super().recvmsg_into, *args)
+        return self._received(native.Socket.recvmsg_into, *args) if self._has_channel() else self._taken(super().recvmsg_into, *args)
 
     @method
     def send(self, data: Any, flags: Any = 0, /) -> Any:
         if self._has_channel() and not _is_urgent(flags):
-            return native.Socket.send(self, data, flags)
+            return self._moved(native.Socket.send, data, flags)
         return super().send(data, flags)
 
     @method
     def sendall(self, data: Any, flags: Any = 0, /) -> None:
         if self._has_channel() and not _is_urgent(flags):
-            native.Socket.sendall(self, data, flags)
+            self._moved(native.Socket.sendall, data, flags)
         else:
             super().sendall(data, flags)
 
     @method
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: Any = 0, address: Any = None, /) -> Any:
         if self._has_channel() and not _is_urgent(flags):
-            return native.Socket.sendmsg(self, buffers, ancdata, flags)
+            return self._moved(native.Socket.sendmsg, buffers, ancdata, flags)
         return super().sendmsg(buffers, ancdata, flags, address)
 
 

@@ -56,6 +56,16 @@ class CallInterrupted(ConnectionAbortedError):
         self.what = what
 
 
+class ChannelInterrupted(ConnectionAbortedError):
+    """The process of the broker that served a socket of mode `channel` has ended, and with it the channel. What was sent or
+    received last may be lost. Natively the end of the data or a closed connection would be reported.
+    """
+
+    def __init__(self, reason: str) -> None:
+        text = f"the channel of this socket has ended with the process of the broker, and its last data may be lost: {reason}"
+        super().__init__(errno.ECONNABORTED, text)
+
+
 class ArgumentError(Exception):
     """The broker refused an argument. `exception` is what the caller gets if CPython finds nothing wrong."""
 

@@ -95,9 +95,14 @@ class Pool:
                 connection = self._idle.pop()
             except IndexError:
                 return self._take_another(method)
-            if connection.is_ours():
+            if connection.is_ours() and not self._is_outlived(connection):
                 return connection
             self.drop(connection)
+
+    def _is_outlived(self, connection: Connection) -> bool:
+        """Whether it is a connection to an earlier process than that of the anchor. A call that had its response just before
+        the end has given it back after it."""
+        return self.persists and connection.epoch < self._anchor.epoch
 
     def _take_another(self, method: str) -> Connection | None:
         if self.is_stale():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from . import identity
 from .call import Call, Message
 from .connection import Unsent
-from .errors import BrokerError
+from .errors import BrokerError, ChannelInterrupted
 from .hints import TYPE_CHECKING, Any
 from .jsonrpc import Response, checked
 from .pending import Pending, SharedPending
@@ -92,6 +92,15 @@ class Session:
     def is_cut_off(self) -> bool:
         """Whether it has ended for this process alone, which may still have descriptors of its sockets."""
         return self._pool.is_cut_off or not self._pool.has_anchor()
+
+    def check_served(self) -> None:
+        """Raises `ChannelInterrupted` if the process of the broker that serves it has ended, or is about to."""
+        if self._pool.is_closed or self.is_cut_off:
+            return
+        try:
+            self.call("session.info", [])
+        except (BrokerError, RuntimeError) as error:
+            raise ChannelInterrupted(getattr(error, "strerror", None) or str(error)) from None
 
     @property
     def identity(self) -> identity.Identity:

@@ -192,10 +192,11 @@ KILLED = """
         client.sendall(b"1"); assert served.recv(1) == b"1"
         (victim,) = started(program)
         os.kill(victim, 9)
-        print(client.recv(1), served.recv(1))
-        try:
-            while True: client.send(b"x")
-        except BrokenPipeError: print("EPIPE")
+        for call, data in (client.recv, 1), (client.send, b"x"):
+            try:
+                while True: call(data)
+            except sockbroker.ChannelInterrupted as error: print(errno.errorcode[error.errno])
+        print(served.recv(1))
         try: client.getsockname()
         except OSError: print("lost")
         while started("ssh"): pass
@@ -239,6 +240,26 @@ WATCHED = """
     number = sock.fileno(); sock.close()
     try: os.fstat(number)
     except OSError: print("closed")
+"""
+INTERRUPTED = """
+    peer = socket.create_server(("127.0.0.1", 0))
+    client, other = [lab.create_connection(peer.getsockname()) for _ in range(2)]
+    served, second = peer.accept()[0], peer.accept()[0]
+    # The end of the data is that of the peer.
+    second.sendall(b"all"); second.close()
+    print(other.recv(9), other.recv(9))
+    served.sendall(b"some"); assert client.recv(4, lab.MSG_PEEK) == b"some"
+    print("connected", flush=True); sys.stdin.readline()
+    print(client.recv(4))
+    calls = [
+        lambda: client.recv(1), lambda: client.recvfrom(1), lambda: client.recv_into(bytearray(1)),
+        lambda: client.recvfrom_into(bytearray(1)), lambda: client.recvmsg(1), lambda: client.recvmsg_into([bytearray(1)]),
+        lambda: client.send(b"x"), lambda: client.sendall(b"x"), lambda: client.sendmsg([b"x"]), client.makefile("rb").read,
+    ]
+    for call in calls:
+        try: call()
+        except sockbroker.ChannelInterrupted as error: print(errno.errorcode[error.errno], end=" ")
+    print(served.recv(1))
 """
 STOPPED = """
     peer = socket.create_server(("127.0.0.1", 0))
@@ -340,6 +361,23 @@ class OnThisMachine(unittest.TestCase):
         )  # fmt: skip
         self.assertEqual((ended.stdout, ended.returncode), ("b'niaga' True\n", 0), ended.stderr)
 
+    def test_end_of_the_process_is_not_the_end_of_the_data(self):
+        broker = Broker()
+        text = f"{HEAD}\nlab = sockbroker.connect({broker.path!r}, 'channel').socket\n{textwrap.dedent(INTERRUPTED)}"
+        with subprocess.Popen(
+            [sys.executable, "-c", text], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, cwd="/",
+        ) as program:  # fmt: skip
+            try:
+                self.assertEqual(program.stdout.readline(), "b'all' b''\n")
+                self.assertEqual(program.stdout.readline(), "connected\n")
+                broker.kill()
+                out, err = program.communicate("\n", timeout=SECONDS)
+            finally:
+                program.kill()
+        broker.stop()
+        self.assertEqual((out, program.returncode), ("b'some'\n" + "ECONNABORTED " * 10 + "b''\n", 0), err)
+
     def test_ssl_uses_the_descriptor(self):
         self.check("ssl", self.certificate())
 
@@ -363,6 +401,9 @@ class Remote:
     """Through `sockbroker agent`, which the package starts."""
 
     expected = {**EXPECTED, "requests": "create_connection\n\n\n"}
+
+    # For a broker of this machine, which can be killed while the others serve on.
+    test_end_of_the_process_is_not_the_end_of_the_data = None
 
     def test_listeners_and_datagram_sockets_have_descriptors_to_wait_for(self):
         self.run_text(WATCHED, "1 True\nEAGAIN 0\n1\n{'socket.recvmmsg'} True\n0\nclosed\n")
@@ -405,7 +446,7 @@ class OverSsh(Remote, OnThisMachine):
 
     def test_killed_agent_or_ssh_ends_sockets_and_the_next_socket_logs_in_again(self):
         before = self.sshd.log().count(LOGGED_IN)
-        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2, "/sockbroker", "ssh")
+        self.run_text(KILLED, "ECONNABORTED\nECONNABORTED\nb''\nlost\n" * 2, "/sockbroker", "ssh")
         self.assertEqual(self.sshd.log().count(LOGGED_IN), max(before, 1) + 1)
 
     def test_stopped_broker_ends_sockets(self):
@@ -417,7 +458,7 @@ class OverTls(OnTlsBroker, Remote, OnThisMachine):
     """The same with a certificate."""
 
     def test_killed_agent_ends_sockets_and_the_next_socket_starts_another(self):
-        self.run_text(KILLED, "b'' b''\nEPIPE\nlost\n" * 2, "/sockbroker", "/sockbroker")
+        self.run_text(KILLED, "ECONNABORTED\nECONNABORTED\nb''\nlost\n" * 2, "/sockbroker", "/sockbroker")
 
     def test_stopped_broker_ends_sockets(self):
         broker = TlsBroker()

@@ -229,6 +229,27 @@ class Persistence(unittest.TestCase):
                 program.ready()
                 self.assertEqual(program.end(), hashlib.sha256(bytes(sorted(data))).hexdigest() + "\n")
 
+    def test_a_connection_of_an_ended_process_is_not_used_again(self):
+        # A thread that waits for another one's receive would use it until that ends.
+        text = """
+            sock = socket.socket(type=socket.SOCK_DGRAM)
+            pool = process.default().current()._pool
+            held = pool.take("socket.recv")
+            ready()
+            go()
+            sock.getsockname()
+            # As by a call of another thread whose response came just before the end.
+            pool.give_back(held)
+            taken = pool.take("socket.recv")
+            say(taken is not held, taken.epoch == pool.epoch() > held.epoch)
+            pool.give_back(taken)
+        """
+        program = Program(self.service, "mediated", text)
+        worker, _ = program.ready()
+        self.service.end("worker", worker)
+        program.go()
+        self.assertEqual(program.end(), "True True\n")
+
     def test_the_error_of_lost_bytes_is_call_interrupted(self):
         text = """
             session = process.default().current()

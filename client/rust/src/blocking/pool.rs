@@ -215,7 +215,7 @@ impl Pool {
     /// Takes a connection for one call. [`Pool::release`] must follow.
     pub(super) fn acquire(&self) -> Result<Arc<Connection>> {
         while let Some(idle) = lock(&self.idle).pop() {
-            if !idle.is_ended() && !idle.is_stale() {
+            if !idle.is_ended() && !idle.is_stale() && !self.is_outlived(&idle) {
                 return Ok(idle);
             }
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -249,6 +249,12 @@ impl Pool {
             )),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a connection is one to an earlier process than that of the anchor. It has ended, which a thread that only waits
+    /// for another one's receive would not notice.
+    fn is_outlived(&self, connection: &Connection) -> bool {
+        self.link.is_some() && connection.identity().1 < self.anchor().identity().1
     }
 
     /// The error of a further connection.
@@ -290,5 +296,47 @@ fn connect_error(endpoint: &Endpoint, error: Error) -> Error {
             }],
         },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A connection to the process `epoch`, and its other end.
+    fn connection(epoch: u64) -> (Connection, UnixStream) {
+        let (own, other) = UnixStream::pair().unwrap();
+        let made = Connection::over(own, Framing::Lsp);
+        made.identify(1, epoch);
+        (made, other)
+    }
+
+    #[test]
+    fn connection_to_an_earlier_process_is_not_used() {
+        let endpoint = Endpoint::Unix("/nonexistent".into());
+        let link = Link {
+            endpoint: endpoint.clone(),
+            local: endpoint,
+            is_relayed: false,
+            token: OnceLock::from("token".to_owned()),
+            reconnect: std::time::Duration::ZERO,
+        };
+        let (anchor, _anchor_end) = connection(2);
+        let pool = Pool::new(anchor, None, Some(link), Carrier::None);
+        let mut ends = Vec::new();
+        for epoch in [2, 1] {
+            pool.count.fetch_add(1, Ordering::Relaxed);
+            let (idle, end) = connection(epoch);
+            // The end of the earlier process is not noticed yet.
+            ends.push(end);
+            pool.release(Arc::new(idle));
+        }
+        let first = pool.acquire().unwrap();
+        assert_eq!(first.identity().1, 2);
+        assert!(!Arc::ptr_eq(&first, &pool.anchor()));
+        assert_eq!(pool.count.load(Ordering::Relaxed), 1);
+        assert!(Arc::ptr_eq(&pool.acquire().unwrap(), &pool.anchor()));
     }
 }

@@ -7,8 +7,9 @@ use sockbroker_sys::clock;
 
 use crate::claim::Claim;
 
-/// The lots of one principal. With as many as handles, closing one needs no copy of another.
-pub const LOTS: u64 = 64;
+/// The lots that are made for one principal. With as many as handles, closing one needs no copy of another. Those that an
+/// earlier broker has stored can be fewer.
+pub const LOTS: u64 = 128;
 
 /// The sessions of one principal, as the monitor knows them. It is stored, and a later broker can read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,23 +155,26 @@ fn pass(
         return Err(OpError::value("a raw channel is for streams: it has no boundaries"));
     }
     let (own, clients) = ClientEnd::pair(call.connection().user())?;
-    let pump = pump(call.clone(), pending, entry, own, framing);
+    let pump = pump(call.clone(), pending, entry, own, framing)?;
     call.session().run("channel", pump.run());
     call.attach_descriptor(clients);
     Ok(ChannelOpened { fd: true, r#type, token: None, path: None, seconds: None })
 }
 
+/// Begins a channel. In a persistent session the next process knows of it.
 fn pump(
     call: Call,
     pending: PendingChannel,
     entry: Arc<Entry>,
     client: ClientEnd,
     framing: ChannelFraming,
-) -> Pump {
-    let PendingChannel { handle, claim, place, close, dropped, .. } = pending;
+) -> OpResult<Pump> {
+    let PendingChannel { handle, mut claim, place, close, dropped, .. } = pending;
+    claim.begin();
+    call.session().save(handle)?;
     let has_frames = framing == ChannelFraming::Frames;
     let socket = SocketEnd::new(call, entry, has_frames, dropped);
-    Pump { link: Link { socket, client, claim, framing }, handle, place, close }
+    Ok(Pump { link: Link { socket, client, claim, framing }, handle, place, close })
 }
 
 /// Why a token does not begin a channel.
@@ -223,8 +226,10 @@ pub async fn serve(
         }
         std::future::pending::<()>().await;
     };
+    // Without room for it in the lots, the connection ends before it has moved anything.
+    let Ok(pump) = pump(call, pending, entry, end, framing) else { return };
     tokio::select! {
-        () = pump(call, pending, entry, end, framing).run_after(input) => {}
+        () = pump.run_after(input) => {}
         () = stop => {}
     }
 }

@@ -49,6 +49,7 @@ impl Pump {
         let longest = self.longest(ChannelEnd::Closed);
         let Self { link, handle, place, .. } = self;
         let Link { socket, client, claim, .. } = link;
+        let session = socket.call().session().clone();
         if closes {
             let removed = socket.call().session().remove(handle);
             // A handle that was closed meanwhile needs nothing.
@@ -57,6 +58,10 @@ impl Pump {
                 drop((socket, claim));
                 Entry::close(entry).await;
             }
+        } else if claim.end() != Some(ChannelEnd::Stopping) {
+            drop(claim);
+            // Without room, the next process reports an end that the client knows.
+            drop(session.save(handle));
         }
         drop((client, place));
     }
