@@ -88,6 +88,11 @@ impl Session {
         self.persistence().is_some_and(|own| !own.left.load(Ordering::Acquire))
     }
 
+    /// Whether its handles are left to the next process, so that the sockets stay open.
+    pub fn is_left(&self) -> bool {
+        self.persistence().is_some_and(|own| own.left.load(Ordering::Acquire))
+    }
+
     /// Leaves its handles in the lots: whatever happens to them in this process, the next one has them.
     pub(super) fn leave_parked(&self) {
         if let Some(persistence) = self.persistence() {
