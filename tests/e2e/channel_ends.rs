@@ -1,33 +1,19 @@
 //! How channels end: one direction after the other, in the middle of data, and when a limit is reached.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 use sockbroker_proto::channel::{ChannelFrame, write_frame};
-use sockbroker_sys::{option, socket};
+use sockbroker_sys::socket;
 use sockbroker_test_support::channel::{
-    Channel, FRAMES, connected, exact, is_closed, local, path, rest,
+    Channel, FRAMES, connected, exact, is_closed, local, narrow, path, rest,
 };
-use sockbroker_test_support::{Daemon, HANG, LspClient, bounded, until};
+use sockbroker_test_support::{Daemon, HANG, bounded, until};
 
 use crate::broker::broker;
-
-/// A handle that is connected to a socket of the test; the kernel buffers little between them.
-fn narrow(client: &mut LspClient) -> (u64, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    option::set_int(listener.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 8192).unwrap();
-    let address = json!(["127.0.0.1", listener.local_addr().unwrap().port()]);
-    let handle = client.call("socket.socket", Value::Null).handle();
-    let small = json!([handle, "SOL_SOCKET", "SO_SNDBUF", 16_384]);
-    client.call("socket.setsockopt", small).result();
-    client.call("socket.connect", json!([handle, address])).result();
-    let peer = listener.accept().unwrap().0;
-    peer.set_read_timeout(Some(HANG)).unwrap();
-    (handle, peer)
-}
 
 /// What a peer receives that answers each piece with one byte, until the connection ends or is reset.
 fn received_by_answering(mut peer: TcpStream) -> Vec<u8> {
@@ -104,6 +90,41 @@ fn client_that_ends_loses_nothing_while_its_peer_answers() {
                 }
             });
             let received = received_by_answering(peer);
+            assert!(received == data, "{end}: {} of {} bytes", received.len(), data.len());
+        }
+    });
+}
+
+/// The channel has sent everything to the kernel and has ended, but the peer has not read everything when the handle closes.
+#[test]
+fn handle_that_closes_after_the_end_of_its_channel_loses_nothing() {
+    bounded(20, || {
+        let broker = broker();
+        let data = pattern(150_000);
+        for end in ["session", "socket.close"] {
+            let mut client = broker.lsp();
+            let (handle, mut peer) = narrow(&mut client);
+            let params = json!({ "handle": handle, "want_fd": true });
+            let mut stream = local(&mut client, params);
+            client.call("socket.settimeout", json!([handle, 0])).result();
+            stream.write_all(&data).unwrap();
+            drop(stream);
+            let mut received = Vec::new();
+            let mut has_channel = || {
+                let peeked = client.call("socket.recv", json!([handle, 1, "MSG_PEEK"]));
+                peeked.is_fault() && peeked.fault().errno() == "EBUSY"
+            };
+            while has_channel() {
+                received.extend(exact(&mut peer, 1000));
+            }
+            assert!(received.len() < data.len(), "{} bytes", received.len());
+            // Unread data makes the kernel reset a connection that is closed.
+            peer.write_all(b"not read by the client").unwrap();
+            match end {
+                "session" => drop(client),
+                call => drop(client.call(call, json!([handle]))),
+            }
+            received.extend(received_by_answering(peer));
             assert!(received == data, "{end}: {} of {} bytes", received.len(), data.len());
         }
     });

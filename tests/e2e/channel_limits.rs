@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::json;
 use sockbroker_proto::channel::ChannelFrame;
-use sockbroker_test_support::channel::{Channel, FRAMES, connected, exact, local, path};
+use sockbroker_test_support::channel::{Channel, FRAMES, connected, exact, local, narrow, path};
 use sockbroker_test_support::{LspClient, bounded, until};
 
 use crate::broker::limited;
@@ -83,7 +83,8 @@ fn closed_socket_sends_for_at_most_channel_drain_seconds() {
     bounded(20, || {
         let broker = limited(&[("channel_drain_seconds", 1)]);
         let mut client = broker.lsp();
-        let (handle, mut peer) = connected(&mut client);
+        // The TCP connection takes less than the pair of the channel holds, whatever the broker has moved so far.
+        let (handle, mut peer) = narrow(&mut client);
         let mut stream = local(&mut client, json!({ "handle": handle, "want_fd": true }));
         stream.set_nonblocking(true).unwrap();
         // The peer does not read: all buffers are full.

@@ -25,8 +25,9 @@ use tokio::task::spawn_blocking;
 use crate::descriptor::Descriptor;
 use crate::table::permitted::Socket;
 
-/// How long the opener may take to answer. Afterwards the channel is dropped, and the worker ends.
-const PROMPT: Duration = Duration::from_secs(5);
+/// How long the opener may take to answer. Afterwards the channel is dropped, and the worker ends. On a machine with far
+/// more to do than it can, an answer takes seconds.
+const PROMPT: Duration = Duration::from_secs(20);
 /// The same for slow requests.
 const SLOW: Duration = Duration::from_mins(10);
 

@@ -261,8 +261,6 @@ pub async fn connected(permitted: &Permitted<Inspect>, claim: &ChannelClaim) -> 
 pub async fn acknowledged(permitted: &Permitted<Inspect>) {
     let socket = permitted.socket();
     let (mut pause, longest) = RETRY_PAUSE;
-    let is_connected = || socket::peer_address(socket.fd()).is_ok();
-    let is_unsent = || stream::unread_by_peer(socket.fd()).is_ok_and(|bytes| bytes > 0);
     let drop_piece = || {
         let received = message::receive(socket.fd(), DROPPED_PIECE, libc::MSG_DONTWAIT);
         received.is_ok_and(|received| received.n > 0)
@@ -270,7 +268,7 @@ pub async fn acknowledged(permitted: &Permitted<Inspect>) {
     if socket.is_shared() {
         return;
     }
-    while is_connected() && is_unsent() {
+    while !is_acknowledged(permitted) {
         if drop_piece() {
             yield_now().await;
         } else {
@@ -280,6 +278,13 @@ pub async fn acknowledged(permitted: &Permitted<Inspect>) {
     }
     // What has arrived meanwhile: usually the connection then ends without a reset.
     drop_piece();
+}
+
+/// Whether the peer of a TCP connection has acknowledged everything that was sent, or others have the socket.
+pub fn is_acknowledged(permitted: &Permitted<Inspect>) -> bool {
+    let socket = permitted.socket();
+    let is_unsent = || stream::unread_by_peer(socket.fd()).is_ok_and(|bytes| bytes > 0);
+    socket.is_shared() || socket::peer_address(socket.fd()).is_err() || !is_unsent()
 }
 
 /// Makes the close of a connection a reset, unless others have the socket.

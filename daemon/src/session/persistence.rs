@@ -44,6 +44,11 @@ impl Session {
         self.persistence().is_some_and(|own| !own.left.load(Ordering::Acquire))
     }
 
+    /// Whether its handles are left to the next process, so that the sockets stay open.
+    pub fn is_left(&self) -> bool {
+        self.persistence().is_some_and(|own| own.left.load(Ordering::Acquire))
+    }
+
     /// Ends with this process, although it was persistent: the policy does not grant it any more. Returns whether it was.
     pub(super) fn stop_persisting(&self) -> bool {
         // Within the lock, so that no change is under way.

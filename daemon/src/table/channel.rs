@@ -78,6 +78,10 @@ pub struct ChannelClaim {
     is_running: bool,
 }
 
+/// Learns why the channels of a socket end, after a channel has given its directions back.
+#[derive(Debug)]
+pub struct ReleasedClaim(Arc<Shared>);
+
 impl Channels {
     /// Takes directions for a channel; `None` if another channel has one of them.
     pub fn claim(&self, directions: Directions) -> Option<ChannelClaim> {
@@ -169,15 +173,33 @@ impl ChannelClaim {
 
     /// Waits until the channel has to end.
     pub async fn ended(&self) -> ChannelEnd {
-        let mut end = self.shared.end.subscribe();
-        let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
-        // The sender lives as long as this.
-        reason.unwrap_or(ChannelEnd::Closed)
+        self.shared.ended().await
+    }
+
+    /// Gives the directions back.
+    pub fn release(self) -> ReleasedClaim {
+        ReleasedClaim(self.shared.clone())
     }
 
     /// The next call of `connect` or `listen`. It must be polled or enabled before the state of the socket is read.
     pub fn next_change(&self) -> Notified<'_> {
         self.shared.changing.notified()
+    }
+}
+
+impl ReleasedClaim {
+    /// Waits until the channels have to end.
+    pub async fn ended(&self) -> ChannelEnd {
+        self.0.ended().await
+    }
+}
+
+impl Shared {
+    async fn ended(&self) -> ChannelEnd {
+        let mut end = self.end.subscribe();
+        let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
+        // The sender lives as long as this.
+        reason.unwrap_or(ChannelEnd::Closed)
     }
 }
 
@@ -213,7 +235,12 @@ mod tests {
         assert!(!channels.receives());
         assert!(channels.claim(BOTH).is_none());
         drop(sending);
+        let both = channels.claim(BOTH).unwrap();
+        let released = both.release();
         assert!(channels.claim(BOTH).is_some());
+        assert!(released.ended().now_or_never().is_none());
+        channels.end(ChannelEnd::Session);
+        assert_eq!(released.ended().now_or_never(), Some(ChannelEnd::Session));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 use sockbroker_proto::channel::{ChannelFrame, HEAD_BYTES, read_frame, write_frame};
+use sockbroker_sys::option;
 
 use crate::daemon::Daemon;
 use crate::http::HttpClient;
@@ -111,6 +113,20 @@ pub fn connected_channel(client: &mut LspClient) -> (u64, UnixStream, TcpStream)
     let (handle, peer) = connected(client);
     let stream = local(client, json!({ "handle": handle, "want_fd": true }));
     (handle, stream, peer)
+}
+
+/// A handle that is connected to a socket of the test; the kernel buffers little between them.
+pub fn narrow(client: &mut LspClient) -> (u64, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    option::set_int(listener.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 8192).unwrap();
+    let address = json!(["127.0.0.1", listener.local_addr().unwrap().port()]);
+    let handle = client.call("socket.socket", Value::Null).handle();
+    let small = json!([handle, "SOL_SOCKET", "SO_SNDBUF", 16_384]);
+    client.call("socket.setsockopt", small).result();
+    client.call("socket.connect", json!([handle, address])).result();
+    let peer = listener.accept().unwrap().0;
+    peer.set_read_timeout(Some(HANG)).unwrap();
+    (handle, peer)
 }
 
 pub fn rest(stream: &mut impl Read) -> Vec<u8> {

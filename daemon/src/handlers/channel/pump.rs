@@ -9,15 +9,19 @@ use tokio::time::{sleep, timeout};
 
 use crate::handlers::channel::failure::{Failure, Failures};
 use crate::handlers::channel::link::{Ended, Link};
+use crate::handlers::channel::socket_end::SocketEnd;
 use crate::handlers::channel::socket_to_client::failed;
 use crate::ops::channel::Output;
 use crate::session::channel_place::ChannelPlace;
 use crate::table::Resource;
-use crate::table::channel::ChannelEnd;
+use crate::table::channel::{ChannelEnd, ReleasedClaim};
 use crate::table::entry::Entry;
 
 /// How often a half-closed client is checked: a full close after a half-close wakes no task.
 const HANG_UP_CHECK: Duration = Duration::from_millis(100);
+
+/// How often the acknowledgements of a peer are checked after the end of a channel: none of them wakes a task.
+const ACKNOWLEDGEMENT_CHECK: Duration = Duration::from_millis(100);
 
 /// A channel and what it holds.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ impl Pump {
             Ended::CloseHandle => true,
             Ended::Complete | Ended::ClosedByClient | Ended::Failed(_) => self.close,
         };
+        let by_client = !matches!(ended, Ended::Failed(_));
         if let Ended::Failed(failure) = ended {
             self.report(&failure, &mut output).await;
         }
@@ -58,12 +63,19 @@ impl Pump {
                 drop((socket, claim));
                 Entry::close(entry).await;
             }
-        } else if claim.end() != Some(ChannelEnd::Stopping) {
-            drop(claim);
-            // Without room, the next process reports an end that the client knows.
-            drop(session.save(handle));
+        } else {
+            let is_stopping = claim.end() == Some(ChannelEnd::Stopping);
+            let released = claim.release();
+            if !is_stopping {
+                // Without room, the next process reports an end that the client knows.
+                drop(session.save(handle));
+            }
+            if by_client && !socket.is_acknowledged() {
+                let waiting = until_acknowledged(socket, released, place, longest);
+                session.run("channel", waiting);
+            }
         }
-        drop((client, place));
+        drop(client);
     }
 
     /// Moves data in both directions until the channel ends.
@@ -186,4 +198,32 @@ impl Pump {
         // A client that does not read learns nothing.
         drop(timeout(longest, writing).await);
     }
+}
+
+/// After the end of a channel whose handle stays open: if the handle or the session closes before the peer has acknowledged
+/// what the client has sent, the socket stays open until then, within the limit.
+async fn until_acknowledged(
+    socket: SocketEnd,
+    claim: ReleasedClaim,
+    place: ChannelPlace,
+    longest: Duration,
+) {
+    let acknowledged = async {
+        while !socket.is_acknowledged() {
+            sleep(ACKNOWLEDGEMENT_CHECK).await;
+        }
+    };
+    let waiting = async {
+        tokio::select! {
+            biased;
+            reason = claim.ended() => {
+                if reason != ChannelEnd::Revoked && !socket.call().session().is_left() {
+                    socket.acknowledged().await;
+                }
+            }
+            () = acknowledged => {}
+        }
+    };
+    drop(timeout(longest, waiting).await);
+    drop(place);
 }

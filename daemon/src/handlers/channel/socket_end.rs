@@ -182,6 +182,12 @@ impl SocketEnd {
         }
     }
 
+    /// Whether the peer of a TCP connection has acknowledged everything that was sent.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        let inspected = self.is_internet_stream().then(|| self.call.inspect(&self.entry).ok());
+        inspected.flatten().is_none_or(|inspected| channel::is_acknowledged(&inspected))
+    }
+
     /// Makes the close of the socket a reset: the peer learns that data is missing.
     pub(super) fn reset_on_close(&self) {
         if self.is_internet_stream()
