@@ -98,6 +98,24 @@ sock.close()
 """
         self.check(text, "60 True\n", self.broker())
 
+    def test_an_exception_while_the_anchor_begins_to_be_shared_does_not_lose_it(self):
+        text = """
+from sockbroker import pool
+sock = socket.socket(type=socket.SOCK_DGRAM)
+pool.Pool.take = lambda self, method: None  # every call shares a connection
+shared = pool.SharedConnection
+def interrupted(*_):  # as by the handler of a signal
+    pool.SharedConnection = shared
+    raise KeyboardInterrupt
+pool.SharedConnection = interrupted
+try: sock.bind(("127.0.0.1", 0))
+except KeyboardInterrupt: print("interrupted")
+sock.bind(("127.0.0.1", 0))
+print(sock.getsockname()[0])
+sock.close()
+"""
+        self.check(text, "interrupted\n127.0.0.1\n", self.broker())
+
     def test_large_messages_pass_over_shared_connections(self):
         text = """
 import threading
@@ -175,10 +193,12 @@ for sock in sockets: sock.close()
 import signal, sys, time
 children = []
 reader, writer = os.pipe()
-os.kill(int(sys.argv[1]), signal.SIGSTOP)
+waits, begins = os.pipe()
 for _ in range(150):
     child = os.fork()
     if not child:
+        os.close(begins)
+        os.read(waits, 1)  # each child waits for the broker for a limited time only
         try:
             socket.socket().getsockname()
             os.write(writer, b"+")
@@ -186,6 +206,8 @@ for _ in range(150):
             os.write(2, f"{error}\\n".encode())
         os._exit(0)
     children.append(child)
+os.kill(int(sys.argv[1]), signal.SIGSTOP)
+os.close(begins)
 time.sleep(0.5)
 os.kill(int(sys.argv[1]), signal.SIGCONT)
 for child in children: os.waitpid(child, 0)
