@@ -191,14 +191,20 @@ for sock in sockets: sock.close()
     def test_processes_wait_while_the_backlog_is_full(self):
         text = """
 import signal, sys, time
+from sockbroker import native
+broker, path = int(sys.argv[1]), sys.argv[2]
+os.kill(broker, signal.SIGSTOP)
+while ") T " not in open(f"/proc/{broker}/stat").read(): pass
+waiting = []
+while True:
+    waiting.append(native.module.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    waiting[-1].setblocking(False)
+    if waiting[-1].connect_ex(path): break
 children = []
 reader, writer = os.pipe()
-waits, begins = os.pipe()
-for _ in range(150):
+for _ in range(20):
     child = os.fork()
     if not child:
-        os.close(begins)
-        os.read(waits, 1)  # each child waits for the broker for a limited time only
         try:
             socket.socket().getsockname()
             os.write(writer, b"+")
@@ -206,15 +212,14 @@ for _ in range(150):
             os.write(2, f"{error}\\n".encode())
         os._exit(0)
     children.append(child)
-os.kill(int(sys.argv[1]), signal.SIGSTOP)
-os.close(begins)
 time.sleep(0.5)
-os.kill(int(sys.argv[1]), signal.SIGCONT)
+for connection in waiting: connection.close()
+os.kill(broker, signal.SIGCONT)
 for child in children: os.waitpid(child, 0)
-print(len(os.read(reader, 1000)))
+print(len(waiting) > 20, len(os.read(reader, 1000)))
 """
         broker = self.broker()
-        self.check(text, "150\n", broker, str(broker.process.pid), modes=["mediated"])
+        self.check(text, "True 20\n", broker, str(broker.process.pid), broker.path, modes=["mediated"])
 
     def test_the_error_of_a_child_beyond_the_limit_names_the_limit(self):
         text = """
