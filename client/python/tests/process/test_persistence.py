@@ -102,7 +102,7 @@ class Program:
 
 
 def stop(worker):
-    """Stops a process, and waits until it has stopped: a thread that was not told yet could answer."""
+    """Stops a process, and waits until it has stopped: until then one of its threads could answer."""
     os.kill(worker, signal.SIGSTOP)
     while ") T " not in pathlib.Path(f"/proc/{worker}/stat").read_text():
         pass
