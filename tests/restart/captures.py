@@ -160,7 +160,8 @@ def opened(broker, sender, **options):
 
 def reattached(broker, token):
     """A connection to the session, whether or not its worker has ended already."""
-    for _ in range(100):
+    deadline = time.monotonic() + HANG
+    while time.monotonic() < deadline:
         client = CaptureClient(broker)
         try:
             client.call("session.attach", token=token, descriptors=True)

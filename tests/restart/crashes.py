@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from harness import Broker, Client, Failed
+from harness import HANG, Broker, Client, Failed
 
 # Handles that are open at first, and at most. Each of the 128 lots has several, so that closing one moves others.
 FIRST = 300
@@ -20,7 +20,7 @@ class Loop:
         self.random = random.Random(seed)
         self.broker = Broker(program, limits={"persistent_handles_per_user": 1000})
         self.server = socket.create_server(("127.0.0.1", 0), backlog=200)
-        self.server.settimeout(60)
+        self.server.settimeout(HANG)
         self.port = self.server.getsockname()[1]
         self.counts = collections.Counter()
         self.known = {}  # handle: [timeout, the peer's end or None]
@@ -90,7 +90,7 @@ class Loop:
         _, peer = self.known.pop(handle)
         if peer is not None:
             began = time.monotonic()
-            peer.settimeout(30)
+            peer.settimeout(HANG)
             try:
                 if peer.recv(1) != b"":
                     self.counts["resurrected"] += 1
@@ -134,7 +134,7 @@ class Loop:
                 self.server.accept()[0].close()
         except BlockingIOError:
             pass
-        self.server.settimeout(60)
+        self.server.settimeout(HANG)
 
 
 def run(program, generations, seed):

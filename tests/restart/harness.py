@@ -10,7 +10,8 @@ import socket
 import tempfile
 import threading
 
-HANG = 15
+# Seconds after which something will not happen any more.
+HANG = 180
 POLICY = """
 version = 1
 [[rule]]

@@ -4,19 +4,19 @@ import base64
 import os
 import socket
 
-from harness import Broker, Client, Failed, attached, kill_worker, receive
+from harness import HANG, Broker, Client, Failed, attached, kill_worker, receive
 
 
 def listener():
     server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(15)
+    server.settimeout(HANG)
     return server, server.getsockname()[1]
 
 
 def connected(client, server, port):
     handle = client.call("socket.create_connection", address=["127.0.0.1", port])["handle"]
     peer, _ = server.accept()
-    peer.settimeout(15)
+    peer.settimeout(HANG)
     return handle, peer
 
 

@@ -242,7 +242,7 @@ def accept_at_the_limit_leaves_the_connection_in_the_queue(program):
         handle = client.call("socket.create_server", address=["127.0.0.1", 0])["handle"]
         spare = client.call("socket.socket")["handle"]
         name = client.call("socket.getsockname", handle=handle)
-        with socket.create_connection(tuple(name), timeout=15) as peer:
+        with socket.create_connection(tuple(name), timeout=HANG) as peer:
             peer.sendall(b"early")
             full = refusal(lambda: client.call("socket.accept", handle=handle))
             assert full.data["limit"] == "persistent_handles_per_user", full.data

@@ -26,7 +26,7 @@ PACKAGE = HERE.parent / "src"
 MODES = ("native", "direct", "mediated", "remote")
 # For a module, in seconds. The full counts repeat what takes longest ten and twenty times as often.
 LONGEST_WAIT = 7200 if os.environ.get("SOCKBROKER_FULL_COUNTS") else 600
-START_SECONDS = 180
+START_SECONDS = END_SECONDS = 180
 JOBS = 2 * (os.cpu_count() or 1)
 """Runs at the same time. Tests wait more than they compute."""
 
@@ -101,7 +101,7 @@ def run_in_folder(given, module, mode, folder):
         output = process.communicate()[0] + f"\nkilled after {LONGEST_WAIT} s"
     finally:
         broker.terminate()
-        status = broker.wait(30)
+        status = broker.wait(END_SECONDS)
     count = int((re.search(r"^Ran (\d+) test", output, re.M) or [0, 0])[1])
     for name, reason in re.findall(r"^(\w+ \(.*?\)).* \.\.\. skipped ['\"](.*)['\"]$", output, re.M):
         print(f"SKIPPED ({reason}): {mode}: {name}", file=sys.stderr)

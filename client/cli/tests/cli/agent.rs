@@ -30,6 +30,15 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(url: &str, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::start_connected(url, options, prepare).0
+    }
+
+    /// Starts an agent. Returns it with a first connection.
+    fn start_connected(
+        url: &str,
+        options: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> (Self, UnixStream) {
         let folder = Folder::new();
         let path = folder.join("agents/one");
         let mut arguments = vec!["--broker", url, "agent", "--listen", path.to_str().unwrap()];
@@ -38,8 +47,12 @@ impl Agent {
         prepare(&mut command);
         let process = command.spawn().unwrap();
         let agent = Self { process, folder };
-        until("the agent listens", || UnixStream::connect(agent.path()).is_ok());
-        agent
+        let mut first = None;
+        until("the agent listens", || {
+            first = UnixStream::connect(agent.path()).ok();
+            first.is_some()
+        });
+        (agent, first.unwrap())
     }
 
     fn of(broker: &Daemon) -> Self {
@@ -432,8 +445,12 @@ fn end_of_the_agent_ends_its_descriptors() {
 fn agent_ends_when_it_is_not_used() {
     bounded(20, || {
         let broker = broker();
-        let mut agent = Agent::start(&endpoint(&broker), &["--idle", "1"], |_| {});
+        // Until the client is connected, another connection keeps the agent.
+        let options = ["--idle", "1"];
+        let (mut agent, first) = Agent::start_connected(&endpoint(&broker), &options, |_| {});
         let mut client = agent.client();
+        client.expect_service();
+        drop(first);
         let (handle, mut peer) = connected(&mut client);
         let stream = channel(&mut client, handle);
         drop(client);

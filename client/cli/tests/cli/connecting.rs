@@ -9,23 +9,28 @@ use serde_json::{Value, json};
 use sockbroker_sys::poll;
 use sockbroker_test_support::channel::is_closed;
 use sockbroker_test_support::{HANG, LspClient, bounded, until};
+use socket2::Socket;
 
 use crate::agent::Agent;
 use crate::program::{broker, endpoint};
 
 /// A listener whose queue has one connection and no room. The kernel drops further requests until it has room.
 fn full() -> (TcpListener, TcpStream) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let socket = bound().0;
     socket.listen(0).unwrap();
     let listener = TcpListener::from(socket);
     let first = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let queued = poll::poll_for(&[(listener.as_fd(), libc::POLLIN)], Some(HANG)).unwrap();
+    assert_ne!(queued, [0]);
     (listener, first)
 }
 
-/// A port on which nothing listens.
-fn unused() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port on which nothing listens, and which nobody else gets while its socket is open.
+pub(crate) fn bound() -> (Socket, u16) {
+    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
 }
 
 fn socket(client: &mut LspClient) -> u64 {
@@ -93,13 +98,14 @@ fn descriptor_ends_with_a_failed_attempt_and_a_new_one_begins_another() {
         let mut client = agent.client();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let handle = socket(&mut client);
-        connect(&mut client, handle, unused());
+        let (_bound, closed) = bound();
+        connect(&mut client, handle, closed);
         let mut failed = descriptor(&mut client, handle);
         decided(&failed);
         assert_eq!(failed.read(&mut [0]).unwrap(), 0);
         assert_eq!(error_of(&mut client, handle), json!(libc::ECONNREFUSED));
         // As natively, one call more ends the attempt (`__inet_stream_connect()` in `net/ipv4/af_inet.c`).
-        let ended = client.call("socket.connect_ex", json!([handle, ["127.0.0.1", unused()]]));
+        let ended = client.call("socket.connect_ex", json!([handle, ["127.0.0.1", closed]]));
         assert_eq!(ended.result(), &json!(libc::ECONNABORTED));
         connect(&mut client, handle, listener.local_addr().unwrap().port());
         let mut stream = descriptor(&mut client, handle);
@@ -122,7 +128,8 @@ fn socket_is_closed_with_its_descriptor_before_and_after_the_end_of_the_attempt(
         let agent = Agent::start(&endpoint(&broker), &[], |_| {});
         let mut client = agent.client();
         let (listener, _first) = full();
-        for port in [listener.local_addr().unwrap().port(), unused()] {
+        let (_bound, closed) = bound();
+        for port in [listener.local_addr().unwrap().port(), closed] {
             let handle = socket(&mut client);
             connect(&mut client, handle, port);
             drop(descriptor(&mut client, handle));

@@ -5,10 +5,10 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command};
 use std::thread;
-use std::time::Duration;
 
 use sockbroker_test_support::{Folder, HANG, Start, bounded, namespace, until};
 
+use crate::connecting::bound;
 use crate::program::{
     Outcome, PROGRAM, broker, endpoint, feed, run, run_at, run_with_input, start,
 };
@@ -117,7 +117,7 @@ fn datagrams_are_copied_both_ways_until_the_timeout() {
             server.send_to(&datagram[..length], from).unwrap();
         });
         let outcome = run_with_input(
-            &["--private", "nc", "-u", "-w", "0.5", "127.0.0.1", &port],
+            &["--private", "nc", "-u", "-w", "5", "127.0.0.1", &port],
             b"a datagram",
         );
         assert_eq!(outcome.success(), "a datagram");
@@ -128,7 +128,7 @@ fn datagrams_are_copied_both_ways_until_the_timeout() {
 #[test]
 fn listening_udp_answers_the_first_sender() {
     bounded(40, || {
-        let mut child = start(&["--private", "nc", "-l", "-u", "-w", "0.5", "127.0.0.1", "0"]);
+        let mut child = start(&["--private", "nc", "-l", "-u", "-w", "5", "127.0.0.1", "0"]);
         let (address, _said) = listening_address(&mut child);
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(HANG)).unwrap();
@@ -180,7 +180,7 @@ fn refused_connection_is_reported_and_silence_times_out() {
         // A peer that sends nothing and does not close.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
-        assert_eq!(run(&["--private", "nc", "-w", "0.3", "127.0.0.1", &port]).success(), "");
+        assert_eq!(run(&["--private", "nc", "-w", "5", "127.0.0.1", &port]).success(), "");
     });
 }
 
@@ -283,10 +283,10 @@ fn scan_finds_open_ports_and_sends_no_data() {
         let range = format!("{}-{open}", open - 1);
         let outcome = run(&["--private", "nc", "-z", "127.0.0.1", &range]);
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{outcome:?}");
-        drop(listener);
-        let line = run(&["--private", "nc", "-z", "127.0.0.1", &open.to_string()]).failure(1);
+        let (_bound, closed) = bound();
+        let line = run(&["--private", "nc", "-z", "127.0.0.1", &closed.to_string()]).failure(1);
         assert!(line.contains("ECONNREFUSED"), "{line}");
-        let outcome = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &open.to_string()]);
+        let outcome = run(&["--private", "nc", "-z", "-v", "127.0.0.1", &closed.to_string()]);
         assert_eq!((outcome.code, outcome.err.lines().count()), (1, 1), "{outcome:?}");
     });
 }
@@ -338,7 +338,7 @@ fn keep_accepts_connections_one_after_the_other() {
         let mut input = child.stdin.take().unwrap();
         for number in 1..=3 {
             let mut peer = TcpStream::connect(&address).unwrap();
-            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            peer.set_read_timeout(Some(HANG)).unwrap();
             let mut line = String::new();
             stderr.read_line(&mut line).unwrap();
             assert!(line.starts_with("connection from 127.0.0.1:"), "{line}");
@@ -363,7 +363,7 @@ fn keep_accepts_connections_one_after_the_other() {
 #[test]
 fn keep_receives_datagrams_of_all_senders() {
     bounded(40, || {
-        let mut child = start(&["--private", "nc", "-l", "-k", "-u", "-w", "1", "127.0.0.1", "0"]);
+        let mut child = start(&["--private", "nc", "-l", "-k", "-u", "-w", "5", "127.0.0.1", "0"]);
         let (address, _said) = listening_address(&mut child);
         for _ in 0..2 {
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -379,7 +379,7 @@ fn keep_receives_datagrams_of_all_senders() {
 fn raw_socket_sends_and_receives_packets() {
     namespace::inside("nc::raw_socket_sends_and_receives_packets", || {
         // A protocol for experiments (RFC 3692). The packet returns over the loopback interface.
-        let command = format!("printf hello | {PROGRAM} --private nc --raw 253 -w 0.5 127.0.0.1");
+        let command = format!("printf hello | {PROGRAM} --private nc --raw 253 -w 5 127.0.0.1");
         let outcome = Command::new("sh").args(["-c", &command]).output().unwrap();
         let packet = outcome.stdout;
         assert_eq!((packet.len(), &packet[..1], packet[9]), (25, &b"\x45"[..], 253));

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use sockbroker_pcapng::{Interface, LinkType, Packet, PcapWriter, Section, Writer};
 use sockbroker_test_support::skip::program_or_skip;
-use sockbroker_test_support::{Folder, Start, bounded, namespace};
+use sockbroker_test_support::{Folder, Start, bounded, namespace, until};
 
 use crate::program::{PROGRAM, endpoint, run, run_with_input};
 use crate::sniff::{compiler_or_skip, complete, inject, listening, pair, ping, printed};
@@ -108,6 +108,7 @@ fn interface_is_promiscuous_without_p() {
             let mut rest = String::new();
             stderr.read_to_string(&mut rest).unwrap();
             printed(child);
+            until("the interface is as before", || promiscuity("v0") == "0");
         }
     });
 }

@@ -70,9 +70,13 @@ fn handler_without_sa_restart_sees_only_eintr() {
     inside_with_users("signals::handler_without_sa_restart_sees_only_eintr", || {
         let stage = Stage::new(ALL);
         for options in [&[][..], &["--no-killable"]] {
-            let (good, interrupted) = storm(&stage, options, ["400", "interrupt", "0.003"]);
-            assert_eq!(good + interrupted, 400);
-            assert!(good > 0, "{options:?}: no call ended");
+            // On a slow machine no call ends between two signals of a short period.
+            let ends = ["0.003", "0.03", "0.3"].into_iter().any(|period| {
+                let (good, interrupted) = storm(&stage, options, ["400", "interrupt", period]);
+                assert_eq!(good + interrupted, 400);
+                good > 0
+            });
+            assert!(ends, "{options:?}: no call ended");
         }
     });
 }

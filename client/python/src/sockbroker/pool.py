@@ -309,8 +309,7 @@ class Pool:
                         shared.add(call)
                         return shared
                 if not any(shared.carries(self._anchor) for shared in self._shared):
-                    if self._free_anchor:
-                        self._shared.append(SharedConnection(self._free_anchor.pop(), None))
+                    if self._share_anchor():
                         continue
                     if not self._is_anchor_alive(0):
                         self.note_end()
@@ -328,6 +327,20 @@ class Pool:
                 shared = min(list(self._shared), key=SharedConnection.load)
                 shared.add(call)
                 return shared
+
+    def _share_anchor(self) -> bool:
+        """Shares the anchor if it is free. The exception of a signal handler leaves it free or shared."""
+        taken: list[Connection] = []
+        try:
+            with contextlib.suppress(IndexError):
+                # One step for the interpreter, which runs no handler between the removal and the addition.
+                taken.extend(iter(self._free_anchor.pop, None))
+            if taken:
+                self._shared.append(SharedConnection(taken[-1], None))
+            return bool(taken)
+        finally:
+            if taken and not any(shared.carries(taken[-1]) for shared in self._shared):
+                self._free_anchor.append(taken[-1])
 
     def _add_shared(self) -> bool | None:
         """Opens another connection to share. Returns whether it did; `None` while another thread is opening one."""

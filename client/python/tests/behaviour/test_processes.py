@@ -24,8 +24,8 @@ class Interrupted(Exception):
 def alarm(seconds, handler):
     """Calls a handler in the main thread after this many seconds."""
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -40,7 +40,7 @@ class Signals(unittest.TestCase):
     def test_a_handler_that_raises_ends_a_receive_without_loss(self):
         with tcp_pair() as (a, b):
             for round_ in range(5):
-                with alarm(0.05, raising), self.assertRaises(Interrupted):
+                with self.assertRaises(Interrupted), alarm(0.05, raising):
                     b.recv(10)
                 text = b"part %d" % round_
                 a.sendall(text)
@@ -49,16 +49,22 @@ class Signals(unittest.TestCase):
     def test_a_receive_continues_after_a_handler_that_returns(self):
         seen = []
         with tcp_pair() as (a, b):
-            timer = threading.Timer(0.3, a.sendall, [b"late"])
-            timer.start()
-            with alarm(0.05, lambda *_: seen.append(1)):
+            handled = threading.Event()
+
+            def handle(*_):
+                seen.append(1)
+                handled.set()
+
+            sender = threading.Thread(target=lambda: handled.wait() and a.sendall(b"late"))
+            sender.start()
+            with alarm(0.05, handle):
                 self.assertEqual(b.recv(10), b"late")
-            timer.join()
+            sender.join()
         self.assertEqual(seen, [1])
 
     def test_accept_and_connect_can_be_interrupted(self):
         with socket.create_server(("127.0.0.1", 0)) as server:
-            with alarm(0.05, raising), self.assertRaises(Interrupted):
+            with self.assertRaises(Interrupted), alarm(0.05, raising):
                 server.accept()
             with socket.create_connection(server.getsockname()) as client:
                 accepted, address = server.accept()
@@ -107,14 +113,16 @@ class Signals(unittest.TestCase):
 
     def test_the_traceback_of_a_handler_includes_the_handler(self):
         with udp_pair() as (a, _):
-            with alarm(0.05, raising):
-                try:
+            try:
+                with alarm(0.05, raising):
                     a.recv(1)
-                except Interrupted as error:
-                    trace = error.__traceback__
-                    while trace.tb_next:
-                        trace = trace.tb_next
-                    self.assertEqual(trace.tb_frame.f_code.co_name, "raising")
+            except Interrupted as error:
+                trace = error.__traceback__
+            else:
+                self.fail("the handler did not end the call")
+            while trace.tb_next:
+                trace = trace.tb_next
+            self.assertEqual(trace.tb_frame.f_code.co_name, "raising")
 
 
 class Threads(unittest.TestCase):
@@ -229,7 +237,7 @@ class Waiting(unittest.TestCase):
             self.assertEqual(select.select([b], [], [b], SECONDS), ([b], [], []))
             poll = select.poll()
             poll.register(b, select.POLLIN)
-            self.assertEqual(poll.poll(1000), [(b.fileno(), select.POLLIN)])
+            self.assertEqual(poll.poll(SECONDS * 1000), [(b.fileno(), select.POLLIN)])
             poll.unregister(b)
             self.assertEqual(poll.poll(0), [])
 

@@ -94,7 +94,7 @@ class Poll(unittest.TestCase):
             poll.register(reader, select.POLLIN)
             self.assertEqual(poll.poll(0), [])
             poll.modify(b, select.POLLOUT)
-            self.assertEqual(poll.poll(1000), [(b.fileno(), select.POLLOUT)])
+            self.assertEqual(poll.poll(SECONDS * 1000), [(b.fileno(), select.POLLOUT)])
             poll.unregister(b)
             self.assertEqual(poll.poll(10), [])
             with self.assertRaises(KeyError):

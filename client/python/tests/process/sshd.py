@@ -143,4 +143,5 @@ StrictHostKeyChecking yes
         socket.create_connection(("127.0.0.1", self._port)).close()  # wakes the thread
         self._thread.join()
         self._listener.close()
-        shutil.rmtree(self.folder)
+        # Unlike `shutil.rmtree` it ignores what is removed meanwhile: clients can still be about to end.
+        subprocess.run(["rm", "-rf", self.folder], check=True)

@@ -17,10 +17,9 @@ lab = sockbroker.connect(sys.argv[1], mode="channel").socket if len(sys.argv) > 
 def name(number): return errno.errorcode.get(number, number)
 def is_writable(sock, seconds=60): return bool(select.select([], [sock.fileno()], [], seconds)[1])
 def result_of(sock): return name(sock.getsockopt(lab.SOL_SOCKET, lab.SO_ERROR))
-def unused():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()
+def unused(kept=[]):  # an address on which nothing listens, and which nobody else gets
+    kept.append(socket.socket()); kept[-1].bind(("127.0.0.1", 0))
+    return kept[-1].getsockname()
 """
 
 
@@ -46,6 +45,7 @@ class Connecting(OnTlsBroker, unittest.TestCase):
             full = socket.socket(); full.bind(("127.0.0.1", 0)); full.listen(0)
             place = full.getsockname()
             first = socket.create_connection(place)  # the queue is full: the kernel drops further requests
+            select.select([full], [], [])
             client = lab.socket(); client.setblocking(False)
             try: client.connect(place)
             except BlockingIOError as error: print(name(error.errno))
@@ -87,6 +87,7 @@ class Connecting(OnTlsBroker, unittest.TestCase):
         self.check("""
             full = socket.socket(); full.bind(("127.0.0.1", 0)); full.listen(0)
             first = socket.create_connection(full.getsockname())
+            select.select([full], [], [])
             broker = lab.socket()._client
             def handles(): return broker.call("session.handles", {})[1].value
             for address in (full.getsockname(), unused()):

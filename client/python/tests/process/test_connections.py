@@ -98,6 +98,24 @@ sock.close()
 """
         self.check(text, "60 True\n", self.broker())
 
+    def test_an_exception_while_the_anchor_begins_to_be_shared_does_not_lose_it(self):
+        text = """
+from sockbroker import pool
+sock = socket.socket(type=socket.SOCK_DGRAM)
+pool.Pool.take = lambda self, method: None  # every call shares a connection
+shared = pool.SharedConnection
+def interrupted(*_):  # as by the handler of a signal
+    pool.SharedConnection = shared
+    raise KeyboardInterrupt
+pool.SharedConnection = interrupted
+try: sock.bind(("127.0.0.1", 0))
+except KeyboardInterrupt: print("interrupted")
+sock.bind(("127.0.0.1", 0))
+print(sock.getsockname()[0])
+sock.close()
+"""
+        self.check(text, "interrupted\n127.0.0.1\n", self.broker())
+
     def test_large_messages_pass_over_shared_connections(self):
         text = """
 import threading
@@ -173,10 +191,18 @@ for sock in sockets: sock.close()
     def test_processes_wait_while_the_backlog_is_full(self):
         text = """
 import signal, sys, time
+from sockbroker import native
+broker, path = int(sys.argv[1]), sys.argv[2]
+os.kill(broker, signal.SIGSTOP)
+while ") T " not in open(f"/proc/{broker}/stat").read(): pass
+waiting = []
+while True:
+    waiting.append(native.module.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    waiting[-1].setblocking(False)
+    if waiting[-1].connect_ex(path): break
 children = []
 reader, writer = os.pipe()
-os.kill(int(sys.argv[1]), signal.SIGSTOP)
-for _ in range(150):
+for _ in range(20):
     child = os.fork()
     if not child:
         try:
@@ -187,12 +213,13 @@ for _ in range(150):
         os._exit(0)
     children.append(child)
 time.sleep(0.5)
-os.kill(int(sys.argv[1]), signal.SIGCONT)
+for connection in waiting: connection.close()
+os.kill(broker, signal.SIGCONT)
 for child in children: os.waitpid(child, 0)
-print(len(os.read(reader, 1000)))
+print(len(waiting) > 20, len(os.read(reader, 1000)))
 """
         broker = self.broker()
-        self.check(text, "150\n", broker, str(broker.process.pid), modes=["mediated"])
+        self.check(text, "True 20\n", broker, str(broker.process.pid), broker.path, modes=["mediated"])
 
     def test_the_error_of_a_child_beyond_the_limit_names_the_limit(self):
         text = """

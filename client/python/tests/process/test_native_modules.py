@@ -6,7 +6,7 @@ import sys
 import tempfile
 import unittest
 
-from process.common import PACKAGE, Broker, code, environment, program
+from process.common import PACKAGE, SECONDS, Broker, code, environment, program
 
 MODULES = ("uvloop", "grpc", "psycopg2")
 
@@ -47,7 +47,7 @@ class Warnings(unittest.TestCase):
         """
         done = subprocess.run(
             [sys.executable, *code(text)], env=environment(PYTHONPATH=f"{self.folder}:{PACKAGE}"), capture_output=True,
-            text=True, timeout=30,
+            text=True, timeout=SECONDS,
         )  # fmt: skip
         self.assertEqual(done.stdout, "before\n")
         self.assertIn(":5: RuntimeWarning: libuv creates the sockets of uvloop", done.stderr)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +99,13 @@ class Program:
         output, _ = self.process.communicate(timeout=SECONDS)
         self.timer.cancel()
         return output
+
+
+def stop(worker):
+    """Stops a process, and waits until it has stopped: until then one of its threads could answer."""
+    os.kill(worker, signal.SIGSTOP)
+    while ") T " not in pathlib.Path(f"/proc/{worker}/stat").read_text():
+        pass
 
 
 def listener():
@@ -311,7 +319,7 @@ class Persistence(unittest.TestCase):
                 with accepted(server) as peer:
                     for line in expected:
                         worker, _ = program.ready()
-                        os.kill(worker, 19)  # it receives the request, and does not answer
+                        stop(worker)  # it receives the request, and does not answer
                         program.go()
                         program.wait_for_response()
                         os.kill(worker, 9)

@@ -133,7 +133,7 @@ class Roles(unittest.TestCase):
             sender.bind(("left", kind))
             catcher = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
             catcher.bind(("right", kind))
-            catcher.settimeout(20)
+            catcher.settimeout(120)
             frame = b"\\xff" * 6 + b"\\x02" * 6 + b"\\x88\\xb5" + b"hello".ljust(50, b".")
             print(sender.send(frame))
             data, address = catcher.recvfrom(2000)
@@ -164,7 +164,7 @@ class Roles(unittest.TestCase):
                         yield len(selector.select(0)) == 1
             print(any(ready()))
             sender.send(frame)
-            select.select([catcher], [], [], 20)
+            select.select([catcher], [], [], 120)
             print(all(ready()))
             catcher.recv(2000)
             catcher.setblocking(False)
@@ -172,7 +172,7 @@ class Roles(unittest.TestCase):
                 waiting = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(catcher, 2000))
                 await asyncio.sleep(0.05)
                 sender.send(frame)
-                return await asyncio.wait_for(waiting, 20)
+                return await asyncio.wait_for(waiting, 120)
             print(catcher.fileno() >= 2**30, asyncio.run(catch()) == frame)
         """
         for mode in ("direct", "mediated", "remote"):

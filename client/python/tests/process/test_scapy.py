@@ -38,7 +38,7 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(everything)) 
         sender.bind(("left", everything))
         sender.send(b"\xff" * 6 + b"\x02" * 6 + b"\x88\xb5" + b"scapy".ljust(50, b"."))
     while True:
-        assert select.select([catcher], [], [], 20)[0]
+        assert select.select([catcher], [], [], 120)[0]
         data, ancillary, _, _ = catcher.recvmsg(2000, 200)
         if data[14:19] == b"scapy":
             break

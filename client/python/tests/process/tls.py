@@ -1,6 +1,7 @@
 """A broker with a TLS port, whose files the command line has made, and the configuration of a client for it."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -43,8 +44,11 @@ class TlsBroker(Broker):
         with open(config, "w", encoding="ascii") as file:
             file.write("\n".join(lines))
         super().__init__("--config", config, policy=POLICY, prefix=prefix)
-        with open(f"{self.folder}/log", encoding="utf-8") as log:
-            port = log.read().partition(f"bound={address}:")[2].split()[0]
+        port = ""
+        while not port:  # it can accept local connections before
+            assert self.process.poll() is None, "the broker has ended"
+            with open(f"{self.folder}/log", encoding="utf-8") as log:
+                port = re.match(r"(\d+\s)?", log.read().partition(f"bound={address}:")[2])[0].strip()
         self.url = f"tls://{host}:{port}"
         self.variables = {"XDG_CONFIG_HOME": place, "XDG_RUNTIME_DIR": place, "SOCKBROKER_AGENT": str(PROGRAM)}
 

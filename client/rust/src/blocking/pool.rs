@@ -228,6 +228,15 @@ impl Pool {
             // The next process serves the anchor first (`Persistent::reconnect`).
             return Err(Error::disconnected("the broker closed the connection"));
         }
+        match self.add(attach) {
+            // The broker serves the session, and is only slow to serve a further connection.
+            Err(Error::Timeout { .. }) => Ok(self.anchor()),
+            result => result,
+        }
+    }
+
+    /// Opens a further connection.
+    fn add(&self, attach: &Attach) -> Result<Arc<Connection>> {
         let connection = new_connection(&attach.endpoint).map_err(|error| self.explain(error))?;
         let descriptors = attach.is_relayed.then_some(false);
         let params = (&attach.token, None::<bool>, descriptors);

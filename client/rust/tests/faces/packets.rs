@@ -10,7 +10,7 @@ use sockbroker_client::{
     Address, CaptureRequest, CapturedPacket, Domain, Endpoint, Error, Protocol, Type, asynchronous,
 };
 use sockbroker_pcapng::{LinkType, PcapWriter};
-use sockbroker_test_support::{binary, namespace};
+use sockbroker_test_support::{HANG, binary, namespace};
 
 use crate::setup::{connect, daemon, endpoint};
 
@@ -23,7 +23,7 @@ fn packet_socket_receives_a_datagram() {
         let protocol = Protocol::ethernet(0x0800);
         let sniffer = Socket::new(&broker, Domain::PACKET, Type::DGRAM, protocol).unwrap();
         sniffer.bind(Address::packet("lo", 0x0800)).unwrap();
-        sniffer.set_timeout(Some(Duration::from_secs(5))).unwrap();
+        sniffer.set_timeout(Some(HANG)).unwrap();
         let udp = Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::UDP).unwrap();
         udp.send_to(b"captured", ("127.0.0.1", 9)).unwrap();
         let mut buffer = [0; 100];
@@ -45,7 +45,7 @@ fn raw_socket_pings() {
         let daemon = daemon();
         let broker = connect(&daemon);
         let raw = Socket::new(&broker, Domain::IPV4, Type::RAW, Protocol::ICMPV4).unwrap();
-        raw.set_timeout(Some(Duration::from_secs(5))).unwrap();
+        raw.set_timeout(Some(HANG)).unwrap();
         let mut request = [8, 0, 0, 0, 0, 1, 0, 1];
         let sum = !u16::from_be_bytes([8, 0]).wrapping_add(2);
         request[2..4].copy_from_slice(&sum.to_be_bytes());

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use sockbroker_client::blocking::{Broker, CancellationToken, Socket};
-use sockbroker_client::{Domain, Error, Protocol, Type};
+use sockbroker_client::{Domain, Error, Events, Protocol, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::setup::{bounded, connect, daemon, run};
@@ -71,11 +71,11 @@ fn refused_and_slow_connections_have_native_errors() {
     bounded(20, || {
         let daemon = daemon();
         let broker = connect(&daemon);
-        let listener = broker.create_server(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        // A port on which nothing listens, and which nobody else gets.
+        let bound = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
+        bound.bind(("127.0.0.1", 0)).unwrap();
         let socket = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
-        let error = io::Error::from(socket.connect(address).unwrap_err());
+        let error = io::Error::from(socket.connect(bound.local_addr().unwrap()).unwrap_err());
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         // With a backlog of 0 and one pending connection, the next one waits.
         let full = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
@@ -83,6 +83,7 @@ fn refused_and_slow_connections_have_native_errors() {
         full.listen(0).unwrap();
         let address = full.local_addr().unwrap();
         let _first = broker.create_connection(&address).unwrap();
+        broker.poll(&[(&full, Events::IN)], None).unwrap();
         let slow = Socket::new(&broker, Domain::IPV4, Type::STREAM, Protocol::TCP).unwrap();
         let error = slow.connect_timeout(&address, Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error:?}");

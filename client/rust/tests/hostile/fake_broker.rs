@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     stream: UnixStream,
     /// The id of the call.
     pub(crate) id: u64,
+    /// The id of the request before it.
+    pub(crate) previous: u64,
     /// The number of calls on this connection, including this one.
     pub(crate) calls: usize,
 }
@@ -33,6 +35,14 @@ pub(crate) struct Peer {
 impl FakeBroker {
     /// Starts to listen. `fault` handles every call except those that open the session.
     pub(crate) fn start(fault: impl Fn(&mut Peer) + Clone + Send + 'static) -> Self {
+        Self::start_with(true, fault)
+    }
+
+    /// Like [`FakeBroker::start`]. `attaches` is whether it answers further connections.
+    pub(crate) fn start_with(
+        attaches: bool,
+        fault: impl Fn(&mut Peer) + Clone + Send + 'static,
+    ) -> Self {
         let folder = Folder::new();
         let path = folder.join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -45,7 +55,7 @@ impl FakeBroker {
                     break;
                 }
                 let (stream, fault) = (stream.unwrap(), fault.clone());
-                threads.push(thread::spawn(move || serve(stream, &fault)));
+                threads.push(thread::spawn(move || serve(stream, attaches, &fault)));
             }
             // All clients have disconnected by now, so each thread ends.
             for thread in threads {
@@ -69,19 +79,20 @@ impl Drop for FakeBroker {
     }
 }
 
-fn serve(stream: UnixStream, fault: &impl Fn(&mut Peer)) {
+fn serve(stream: UnixStream, attaches: bool, fault: &impl Fn(&mut Peer)) {
     let client = LspClient::over(stream.try_clone().unwrap());
-    let mut peer = Peer { client, stream, id: 0, calls: 0 };
+    let mut peer = Peer { client, stream, id: 0, previous: 0, calls: 0 };
     while let Some(request) = peer.client.read_json() {
         // Notifications are ignored: a test handles cancellation within the call.
         let Some(id) = request["id"].as_u64() else { continue };
-        peer.id = id;
+        peer.previous = std::mem::replace(&mut peer.id, id);
         let opened = json!({ "token": "t", "connection": 1, "protocol": 1, "version": "0" });
         let info = json!({ "session": 1, "connection": 1, "connections": 1, "handles": 0,
             "default_timeout": null, "linger": 0.0, "opened": false, "uid": 0, "gid": 0, "pid": 1,
             "framing": "lsp", "descriptors": true, "attachments": false, "protocol": 1,
             "version": "0" });
         match request["method"].as_str() {
+            Some("session.attach") if !attaches => {}
             Some("session.open" | "session.attach") => peer.respond(id, &opened),
             Some("session.info") => peer.respond(id, &info),
             _ => {
@@ -113,6 +124,13 @@ impl Peer {
     pub(crate) fn send_with(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
         drop(self.client.wire.send(bytes, descriptors));
         drop(self.stream.flush());
+    }
+
+    /// Waits until the client cancels the call.
+    pub(crate) fn wait_for_cancellation(&mut self) {
+        while self.client.read_json().is_some_and(|message| message["method"] != "$/cancelRequest")
+        {
+        }
     }
 
     /// Waits without reading and writing until the client disconnects.

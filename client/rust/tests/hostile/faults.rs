@@ -5,10 +5,10 @@ use std::thread;
 
 use serde_json::json;
 use sockbroker_client::{Error, asynchronous, blocking};
-use sockbroker_test_support::{LspClient, bounded, pause};
+use sockbroker_test_support::{HANG, LspClient, bounded, pause};
 
 use crate::fake_broker::{FakeBroker, Peer};
-use crate::setup::{LIMIT, alone, runtime, with_fault};
+use crate::setup::{LIMIT, alone, runtime, with_fault, with_fault_within};
 
 fn is_disconnected(error: &Error) -> bool {
     matches!(error, Error::Disconnected { .. })
@@ -56,7 +56,8 @@ fn connection_closed_after_the_response() {
 
 #[test]
 fn no_response_is_a_timeout() {
-    with_fault(
+    with_fault_within(
+        [LIMIT; 2],
         |_| {},
         |face, results| {
             for result in results {
@@ -69,12 +70,13 @@ fn no_response_is_a_timeout() {
 
 #[test]
 fn late_response_does_not_reach_the_next_call() {
-    with_fault(
+    with_fault_within(
+        [LIMIT, HANG],
         |peer| {
-            if peer.calls == 1 {
-                pause(1400);
+            if peer.calls == 2 {
+                peer.respond(peer.previous, &json!(1));
+                peer.respond(peer.id, &json!(2));
             }
-            peer.respond(peer.id, &json!(peer.calls));
         },
         |face, [first, second]| {
             assert!(matches!(first, Err(Error::Timeout { .. })), "{face:?}: {first:?}");
@@ -85,9 +87,10 @@ fn late_response_does_not_reach_the_next_call() {
 
 #[test]
 fn result_after_cancellation_is_returned() {
-    with_fault(
+    with_fault_within(
+        [LIMIT; 2],
         |peer| {
-            pause(400);
+            peer.wait_for_cancellation();
             peer.respond(peer.id, &json!("not lost"));
         },
         |face, results| {
@@ -220,7 +223,8 @@ fn flood_of_descriptors_is_a_protocol_error() {
 
 #[test]
 fn announced_length_that_does_not_arrive_is_a_timeout() {
-    with_fault(
+    with_fault_within(
+        [LIMIT; 2],
         |peer| {
             peer.send(b"Content-Length: 60000000\r\n\r\n{\"jsonrpc\"");
             peer.wait_for_disconnect();
@@ -241,6 +245,16 @@ fn response_in_single_bytes_is_read() {
         },
         |face, results| assert_eq!(results.map(Result::unwrap), [1, 2], "{face:?}"),
     );
+}
+
+#[test]
+fn call_uses_the_first_connection_if_a_further_one_is_not_answered() {
+    let _alone = alone();
+    bounded(30, || {
+        let fake = FakeBroker::start_with(false, |peer| peer.respond(peer.id, &json!("served")));
+        let broker = blocking::Broker::connect_to(fake.endpoint()).unwrap();
+        assert_eq!(broker.call("first", ()).unwrap(), "served");
+    });
 }
 
 /// Parameters larger than the buffers of a socket.

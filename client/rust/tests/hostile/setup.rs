@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sockbroker_client::{Endpoint, Error, asynchronous, blocking};
-use sockbroker_test_support::{bounded, until};
+use sockbroker_test_support::{HANG, bounded, until};
 
 use crate::fake_broker::{FakeBroker, Peer};
 
-/// The time limit of calls.
+/// The time limit of a call that is to expire.
 pub(crate) const LIMIT: Duration = Duration::from_millis(200);
 
 /// The face of a call.
@@ -19,22 +19,23 @@ pub(crate) enum Face {
     Asynchronous,
 }
 
-/// Makes two calls with one broker.
-fn two_calls(face: Face, endpoint: &Endpoint) -> [Result<Value, Error>; 2] {
+/// Makes two calls with one broker, each with its time limit.
+fn two_calls(face: Face, endpoint: &Endpoint, limits: [Duration; 2]) -> [Result<Value, Error>; 2] {
     match face {
         Face::Blocking => match blocking::Broker::connect_to(endpoint) {
             Err(error) => [Err(error.clone()), Err(error)],
-            Ok(broker) => {
-                broker.set_call_timeout(Some(LIMIT));
-                [(); 2].map(|()| broker.call("socket.gethostname", ()))
-            }
+            Ok(broker) => limits.map(|limit| {
+                broker.set_call_timeout(Some(limit));
+                broker.call("socket.gethostname", ())
+            }),
         },
         Face::Asynchronous => runtime().block_on(async {
             match asynchronous::Broker::connect_to(endpoint).await {
                 Err(error) => [Err(error.clone()), Err(error)],
                 Ok(broker) => {
-                    broker.set_call_timeout(Some(LIMIT));
+                    broker.set_call_timeout(Some(limits[0]));
                     let first = broker.call("socket.gethostname", ()).await;
+                    broker.set_call_timeout(Some(limits[1]));
                     [first, broker.call("socket.gethostname", ()).await]
                 }
             }
@@ -42,9 +43,18 @@ fn two_calls(face: Face, endpoint: &Endpoint) -> [Result<Value, Error>; 2] {
     }
 }
 
-/// Makes two calls by each face. `fault` is what the broker does with a call, `check` gets the results of
-/// both calls. Then checks that no descriptor has leaked.
+/// Like [`with_fault_within`], with calls that do not expire.
 pub(crate) fn with_fault(
+    fault: impl Fn(&mut Peer) + Clone + Send + 'static,
+    check: impl Fn(Face, [Result<Value, Error>; 2]) + Send + 'static,
+) {
+    with_fault_within([HANG; 2], fault, check);
+}
+
+/// Makes two calls by each face, with these time limits. `fault` is what the broker does with a call, `check` gets the results of
+/// both calls. Then checks that no descriptor has leaked.
+pub(crate) fn with_fault_within(
+    limits: [Duration; 2],
     fault: impl Fn(&mut Peer) + Clone + Send + 'static,
     check: impl Fn(Face, [Result<Value, Error>; 2]) + Send + 'static,
 ) {
@@ -55,7 +65,7 @@ pub(crate) fn with_fault(
         let before = open_files();
         for face in [Face::Blocking, Face::Asynchronous] {
             let fake = FakeBroker::start(fault.clone());
-            let results = two_calls(face, fake.endpoint());
+            let results = two_calls(face, fake.endpoint(), limits);
             drop(fake);
             check(face, results);
         }

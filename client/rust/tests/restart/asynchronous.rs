@@ -7,9 +7,10 @@ use std::thread;
 use sockbroker_client::asynchronous::{Broker, Socket};
 use sockbroker_client::{Domain, Error, Protocol, Type};
 use sockbroker_test_support::bounded;
+use sockbroker_test_support::daemon::stop_process;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt};
 
-use crate::fixture::{End, SHORT, Service, bounded_stream, listener, pattern, persistent, signal};
+use crate::fixture::{End, SHORT, Service, bounded_stream, listener, pattern, persistent};
 
 fn run<F: Future<Output = ()>>(body: impl FnOnce(Service) -> F + Send + 'static) {
     bounded(180, move || {
@@ -139,7 +140,7 @@ fn asynchronous_calls_in_flight_are_repeated_found_or_reported() {
         let doomed = datagrams(&broker).await;
         let (stream, mut peer) = connected(&broker).await;
         let process = worker(&broker).await;
-        signal(process, "STOP");
+        stop_process(process);
         let calls = async {
             tokio::join!(
                 udp.send(b"once"),
@@ -170,7 +171,7 @@ fn asynchronous_drops_close_in_the_next_process() {
         let broker = connect(&service).await;
         let (socket, mut peer) = connected(&broker).await;
         let process = worker(&broker).await;
-        signal(process, "STOP");
+        stop_process(process);
         drop(socket);
         service.end(End::Worker, process);
         assert_eq!(broker.session().await.unwrap().handles, 0);

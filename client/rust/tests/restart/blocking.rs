@@ -8,9 +8,10 @@ use std::thread;
 
 use sockbroker_client::blocking::{Broker, CancellationToken, Socket};
 use sockbroker_client::{Config, Domain, Error, Protocol, Type};
+use sockbroker_test_support::daemon::stop_process;
 use sockbroker_test_support::{Daemon, binary, bounded, until};
 
-use crate::fixture::{End, SHORT, Service, bounded_stream, listener, pattern, persistent, signal};
+use crate::fixture::{End, SHORT, Service, bounded_stream, listener, pattern, persistent};
 
 fn connect(service: &Service) -> Broker {
     Broker::connect_with(&service.endpoint(), persistent()).unwrap()
@@ -199,7 +200,7 @@ fn calls_in_flight_are_repeated_found_or_reported() {
         let mut killed = |call: &mut (dyn FnMut() -> Result<String, Error> + Send)| {
             // The process receives the request and does not answer any more.
             let process = worker(&broker);
-            signal(process, "STOP");
+            stop_process(process);
             while_waiting(call, || service.end(End::Worker, process))
         };
         let udp = Socket::new(&broker, Domain::IPV4, Type::DGRAM, Protocol::DEFAULT).unwrap();
@@ -244,7 +245,7 @@ fn dropped_sockets_are_closed_in_the_next_process() {
         let broker = connect(&service);
         let (socket, mut peer) = connected(&broker);
         let process = worker(&broker);
-        signal(process, "STOP");
+        stop_process(process);
         drop(socket);
         service.end(End::Worker, process);
         assert_eq!(broker.session().unwrap().handles, 0);

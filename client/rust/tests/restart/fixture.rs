@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use sockbroker_client::{Config, Endpoint};
+use sockbroker_test_support::daemon::kill_process;
 use sockbroker_test_support::{HANG, binary};
 
 /// What ends.
@@ -64,7 +65,7 @@ impl Service {
     /// Ends a process of the broker, whose worker has this number.
     pub(crate) fn end(&mut self, end: End, worker: u32) {
         match end {
-            End::Worker => signal(worker, "KILL"),
+            End::Worker => kill_process(worker),
             End::Crash => self.command("crash"),
             End::Restart => self.command("restart"),
         }
@@ -76,12 +77,6 @@ impl Drop for Service {
         drop(self.child.stdin.take());
         drop(self.child.wait());
     }
-}
-
-/// Sends a signal to a process.
-pub(crate) fn signal(process: u32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
-    assert!(status.unwrap().success());
 }
 
 pub(crate) fn persistent() -> Config {
