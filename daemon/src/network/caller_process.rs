@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sockbroker_monitor::caller::message::{
-    CallChannel, FromCaller, SendChannel, ToCaller, UnixAnswer, UnixCall,
+    Bytes, CallChannel, DATA_MAX, Data, FromCaller, Outgoing, SHARED_MAX, SendChannel, ToCaller,
+    UnixAnswer, UnixCall,
 };
-use sockbroker_monitor::caller::{Packed, pack_call, unpack_answer};
+use sockbroker_monitor::caller::{Packed, SharedWriter, pack_call, unpack_answer};
 use sockbroker_monitor::channel::{AskError, ChannelError, Message as _};
 use sockbroker_monitor::message::{Build, CallerRefusal};
 use sockbroker_policy::target::CarriedDescriptor;
@@ -119,10 +120,69 @@ struct Pending {
     _held: Arc<dyn Send + Sync>,
 }
 
+/// The channel for sends that do not wait.
+#[derive(Debug)]
+struct Sends {
+    channel: SendChannel,
+    /// Where data lies that is too large for a record.
+    memory: Option<SharedWriter>,
+}
+
+impl Sends {
+    /// Puts data where the process finds it.
+    fn place(&mut self, data: &[u8]) -> Result<Data, AskError<FromCaller>> {
+        let length = match u32::try_from(data.len()) {
+            Ok(length) if data.len() > DATA_MAX && data.len() <= SHARED_MAX => length,
+            _ => return Ok(Data::Inside(Bytes(data.to_vec()))),
+        };
+        let failed = |error| AskError::NotSent(ChannelError::System(error));
+        let memory = match self.memory.take() {
+            Some(memory) => memory,
+            None => {
+                let memory = SharedWriter::new().map_err(failed)?;
+                self.channel.send(&ToCaller::Memory, &[memory.as_fd()])?;
+                memory
+            }
+        };
+        self.memory.insert(memory).write(data).map_err(failed)?;
+        Ok(Data::Shared { length })
+    }
+
+    /// Makes a send, and waits for its answer.
+    fn ask(
+        &self,
+        number: u64,
+        call: UnixCall,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<UnixAnswer, AskError<FromCaller>> {
+        let (own, attached) =
+            descriptors.split_at_checked(call.descriptors()).unwrap_or((descriptors, &[]));
+        let failed = |error| AskError::NotSent(ChannelError::System(error));
+        let Packed { message, memory } = pack_call(number, call).map_err(failed)?;
+        let own: Vec<_> = memory.iter().map(OwnedFd::as_fd).chain(own.iter().copied()).collect();
+        match u8::try_from(attached.len()) {
+            Ok(0) => {}
+            Ok(count) => self.channel.send(&ToCaller::Attach { number, count }, attached)?,
+            Err(_) => return Err(AskError::Late),
+        }
+        match self.channel.ask(&message, &own)? {
+            (FromCaller::Answer { number: answered, answer }, _)
+                if answered == number && answer.made() == 0 =>
+            {
+                Ok(answer)
+            }
+            (_, descriptors) => {
+                let reason = "it answered another call";
+                Err(AskError::NotAnswered(ChannelError::Nonsense { reason, descriptors }))
+            }
+        }
+    }
+}
+
 /// The channels to a running process.
 #[derive(Debug)]
 pub(crate) struct Link {
-    sends: Mutex<SendChannel>,
+    sends: Mutex<Sends>,
     calls: mpsc::UnboundedSender<Queued>,
     lost: AtomicBool,
     numbers: AtomicU64,
@@ -138,7 +198,8 @@ impl Link {
         let channel = CallChannel::over(calls);
         let greeted = tokio::time::timeout(START, greet(&channel, &ready)).await;
         greeted.unwrap_or_else(|_late| Err("it took too long".to_owned()))?;
-        let sends = Mutex::new(SendChannel::over(sends, LONGEST).map_err(text)?);
+        let channel_of_sends = SendChannel::over(sends, LONGEST).map_err(text)?;
+        let sends = Mutex::new(Sends { channel: channel_of_sends, memory: None });
         #[expect(clippy::disallowed_methods, reason = "bounded by the limits on jobs")]
         let (queue, queued) = mpsc::unbounded_channel();
         let (pending, outgoing) = (HashMap::new(), VecDeque::new());
@@ -190,44 +251,34 @@ impl Link {
         result.await.map_err(|_ended| Failure::Ended)?
     }
 
-    /// Makes a call at once, within one poll: cancelling cannot separate its effect from its result.
-    pub(crate) fn call_now(
+    /// Sends a message to the peer of a socket at once, within one poll: cancelling cannot separate its effect from its
+    /// result. `outgoing` is the message without its data.
+    pub(crate) fn send_now(
         &self,
-        call: UnixCall,
+        outgoing: Outgoing,
+        data: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<UnixAnswer, Failure> {
         self.note_use();
-        let channel = self.sends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sends = self.sends.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_lost() {
             return Err(Failure::NotSent);
         }
-        let (number, own) = (self.number(), call.descriptors());
-        let attached = descriptors.get(own..).unwrap_or_default();
-        let own = descriptors.get(..own).unwrap_or_default();
-        let Packed { message, memory } = pack_call(number, call)
-            .map_err(|error| Failure::Failed(error.raw_os_error().unwrap_or(libc::ENOMEM)))?;
-        let own: Vec<_> = memory.iter().map(OwnedFd::as_fd).chain(own.iter().copied()).collect();
-        let attach = |channel: &SendChannel| match u8::try_from(attached.len()) {
-            Ok(0) => Ok(()),
-            Ok(count) => channel.send(&ToCaller::Attach { number, count }, attached),
-            Err(_) => Err(AskError::Late),
-        };
-        let asked = attach(&channel).and_then(|()| channel.ask(&message, &own));
+        let attached = outgoing.attached;
+        let asked = sends.place(data).and_then(|data| {
+            let call = UnixCall::Send(Outgoing { data, ..outgoing });
+            sends.ask(self.number(), call, descriptors)
+        });
         match asked {
-            Ok((FromCaller::Answer { number: answered, answer }, _))
-                if answered == number && answer.made() == 0 =>
-            {
-                return Ok(answer);
-            }
+            Ok(answer) => return Ok(answer),
             // Too many descriptors of this process are on their way.
-            Err(AskError::NotSent(ChannelError::System(error))) if attached.is_empty() => {
+            Err(AskError::NotSent(ChannelError::System(error))) if !attached => {
                 return Err(Failure::Failed(error.raw_os_error().unwrap_or(libc::ENOMEM)));
             }
             Err(AskError::NotSent(_)) => {
                 self.lost.store(true, Ordering::Relaxed);
                 return Err(Failure::NotSent);
             }
-            Ok(_) => tracing::error!("the process that acts as the caller sent nonsense"),
             Err(AskError::NotAnswered(ChannelError::Closed)) => {}
             Err(error) => {
                 tracing::error!(%error, "the process that acts as the caller does not answer");
@@ -411,10 +462,10 @@ fn send(channel: &CallChannel, queued: &Queued) -> Result<(), ChannelError> {
 mod tests {
     use std::thread;
 
-    use sockbroker_monitor::caller::message::{Data, Destination, Outgoing};
+    use sockbroker_monitor::caller::message::Destination;
     use sockbroker_monitor::caller::serve;
     use sockbroker_monitor::channel::Channel;
-    use sockbroker_sys::record;
+    use sockbroker_sys::{message, record, socket};
 
     use super::*;
 
@@ -462,9 +513,10 @@ mod tests {
         record::send(channel.as_fd(), bytes, &[]).unwrap();
     }
 
-    fn greeting() -> UnixCall {
-        let (destination, control, data) = (Destination::Peer, Vec::new(), Data(vec![1]));
-        UnixCall::Send(Outgoing { destination, flags: 0, control, attached: false, data })
+    fn send(link: &Link, data: &[u8], fd: BorrowedFd<'_>) -> Result<UnixAnswer, Failure> {
+        let (destination, control, empty) = (Destination::Peer, Vec::new(), Data::default());
+        let outgoing = Outgoing { destination, flags: 0, control, attached: false, data: empty };
+        link.send_now(outgoing, data, &[fd])
     }
 
     #[tokio::test]
@@ -473,8 +525,20 @@ mod tests {
         let link = process.link().await.unwrap();
         let (answer, ends) = link.call(PAIR, Vec::new(), Arc::new(())).await.unwrap();
         assert_eq!((&answer, ends.len()), (&UnixAnswer::Pair, 2));
-        let sent = link.call_now(greeting(), &[ends[0].as_fd()]).unwrap();
-        assert_eq!(sent, UnixAnswer::Sent(1));
+        // In a record, in shared memory, which is made once, and in memory of its own.
+        for length in [1, DATA_MAX, DATA_MAX + 1, SHARED_MAX, DATA_MAX + 2, SHARED_MAX + 1] {
+            let data: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let sent = match send(&link, &data, ends[0].as_fd()).unwrap() {
+                UnixAnswer::Sent(sent) => usize::try_from(sent).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            assert!(sent >= length.min(DATA_MAX), "the socket is empty");
+            let mut received = Vec::new();
+            while received.len() < sent {
+                received.extend(message::receive(ends[1].as_fd(), sent, 0).unwrap().data);
+            }
+            assert!(received == data[..sent], "{length}");
+        }
         assert!(Arc::ptr_eq(&link, &process.link().await.unwrap()));
         process.end_idle(Duration::ZERO);
         assert!(Arc::ptr_eq(&link, &process.link().await.unwrap()), "it is in use");
@@ -519,7 +583,7 @@ mod tests {
                 let link = process.link().await.unwrap();
                 let failure = if on_sends {
                     let (fd, _other) = record::pair().unwrap();
-                    link.call_now(greeting(), &[fd.as_fd()]).unwrap_err()
+                    send(&link, &[1], fd.as_fd()).unwrap_err()
                 } else {
                     link.call(PAIR, Vec::new(), Arc::new(())).await.unwrap_err()
                 };
@@ -533,7 +597,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ends_fails_the_calls_in_progress() {
         let process = answering(false, |channel| {
-            sockbroker_sys::socket::shutdown(channel.as_fd(), libc::SHUT_RDWR).unwrap();
+            socket::shutdown(channel.as_fd(), libc::SHUT_RDWR).unwrap();
         });
         let link = process.link().await.unwrap();
         let held = Arc::new(());

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use sockbroker_monitor::caller::message::{
-    ControlItem, DATA_MAX, DESCRIPTORS_MAX, Data, Destination as SentTo, Outgoing, UnixAnswer,
-    UnixCall,
+    Bytes, ControlItem, DESCRIPTORS_MAX, Data, Destination as SentTo, Outgoing, SHARED_MAX,
+    UnixAnswer, UnixCall,
 };
 use tokio::time::{sleep, timeout_at};
 
@@ -75,8 +75,9 @@ impl Client {
         message: &Addressed,
         wait_policy: WaitPolicy,
     ) -> OpResult<usize> {
-        let data = message.1.buffers.concat();
-        let (outgoing, mut others) = outgoing(message, data, true).during(name)?;
+        let (outgoing, mut others) = outgoing(message, true).during(name)?;
+        let data = Data::Inside(Bytes(message.1.buffers.concat()));
+        let outgoing = Outgoing { data, ..outgoing };
         let mut descriptors: Descriptors = vec![Arc::new(socket.shared())];
         descriptors.append(&mut others);
         let call = || Ok((UnixCall::Send(outgoing.clone()), descriptors.clone()));
@@ -128,10 +129,17 @@ fn send_parts(
     message: &Addressed,
     is_stream: bool,
 ) -> Result<usize, Failure> {
-    let data = message.1.buffers.concat();
+    let joined;
+    let data: &[u8] = match &message.1.buffers[..] {
+        [data] => data,
+        parts => {
+            joined = parts.concat();
+            &joined
+        }
+    };
     // Only the last byte of the whole is out of band.
     let whole = !is_stream || message.1.flags & libc::MSG_OOB != 0 || data.is_empty();
-    let length = if whole { data.len().max(1) } else { DATA_MAX };
+    let length = if whole { data.len().max(1) } else { SHARED_MAX };
     let mut parts = data.chunks(length).peekable();
     let first = parts.next().unwrap_or_default();
     let mut sent = send_part(link, fd, message, first, true)?;
@@ -157,20 +165,19 @@ fn send_part(
     is_first: bool,
 ) -> Result<usize, Failure> {
     let failed = |error: io::Error| Failure::Failed(error.raw_os_error().unwrap_or(libc::EINVAL));
-    let (outgoing, others) = outgoing(message, part.to_vec(), is_first).map_err(failed)?;
+    let (outgoing, others) = outgoing(message, is_first).map_err(failed)?;
     let others = others.iter().map(|one| one.as_fd());
     let descriptors: Vec<_> = [fd].into_iter().chain(others).collect();
-    match link.call_now(UnixCall::Send(outgoing), &descriptors)? {
+    match link.send_now(outgoing, part, &descriptors)? {
         UnixAnswer::Sent(sent) => Ok(usize::try_from(sent).unwrap_or(usize::MAX)),
         UnixAnswer::Failed(errno) => Err(Failure::Failed(errno)),
         _ => Err(Failure::Ended),
     }
 }
 
-/// A message with this data, and its descriptors but for the socket.
+/// A message without its data, and its descriptors but for the socket.
 fn outgoing(
     (address, contents): &Addressed,
-    data: Vec<u8>,
     with_ancillary: bool,
 ) -> io::Result<(Outgoing, Descriptors)> {
     let mut descriptors: Descriptors = Vec::new();
@@ -198,7 +205,8 @@ fn outgoing(
         });
     }
     let flags = *flags;
-    let mut outgoing = Outgoing { destination, flags, control, attached: false, data: Data(data) };
+    let data = Data::default();
+    let mut outgoing = Outgoing { destination, flags, control, attached: false, data };
     if outgoing.passed() > SCM_MAX_FD {
         return Err(too_many());
     }

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use sockbroker_sys::sealed;
 
 use super::message::{
-    ControlItem, DATA_MAX, FromCaller, LARGE_MAX, Outgoing, ToCaller, UnixAnswer, UnixCall,
+    Bytes, ControlItem, DATA_MAX, Data, FromCaller, LARGE_MAX, Outgoing, ToCaller, UnixAnswer,
+    UnixCall,
 };
 use crate::channel::Message;
 
@@ -91,7 +92,11 @@ fn call_size(call: &UnixCall) -> usize {
                 ControlItem::Data { data, .. } => data.len() + ITEM,
                 ControlItem::Descriptors { rest, .. } => rest.len() + ITEM,
             });
-            data.0.len() + items.sum::<usize>()
+            let inside = match data {
+                Data::Inside(Bytes(data)) => data.len(),
+                Data::Shared { .. } => 0,
+            };
+            inside + items.sum::<usize>()
         }
         UnixCall::Examine { name, paths } => name.as_ref().map_or(0, Vec::len) + listed(paths),
         UnixCall::LookUp { path, paths, .. } => path.len() + listed(paths),

@@ -11,8 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::channel::{Asker, Channel, Message};
 use crate::message::Build;
 
-/// The most bytes of data in one message; more are sent as [`ToCaller::Large`].
+/// The most bytes of data in one message; more lie in shared memory, or are sent as [`ToCaller::Large`].
 pub const DATA_MAX: usize = 64 << 10;
+/// The most bytes of data in shared memory.
+pub const SHARED_MAX: usize = 1 << 20;
 /// The most bytes of a call or an answer in sealed memory.
 pub const LARGE_MAX: usize = 32 << 20;
 /// The most descriptors of a message: one less than `SCM_MAX_FD`, for the sealed memory.
@@ -36,6 +38,8 @@ pub enum ToCaller {
         /// Whether the process keeps the capabilities to access all files, which root has.
         overrides_files: bool,
     },
+    /// Before the first [`Data::Shared`], on the channel for sends that do not wait. Descriptor: the memory.
+    Memory,
     /// Descriptors for the call of this number, which do not fit into its own message.
     Attach {
         number: u64,
@@ -137,9 +141,19 @@ pub enum ControlItem {
     },
 }
 
+/// The data of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Data {
+    Inside(Bytes),
+    /// The first bytes of the memory that came with [`ToCaller::Memory`].
+    Shared {
+        length: u32,
+    },
+}
+
 /// Bytes, which are encoded in one piece.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Data(pub Vec<u8>);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
 
 /// What a call returned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +235,12 @@ impl Outgoing {
     }
 }
 
+impl Default for Data {
+    fn default() -> Self {
+        Self::Inside(Bytes::default())
+    }
+}
+
 impl UnixAnswer {
     /// The number of descriptors that come before it, with [`FromCaller::Made`].
     pub fn made(&self) -> usize {
@@ -255,6 +275,7 @@ impl Message for ToCaller {
         match self {
             Self::Hello(_) => 0,
             Self::Begin { .. } => 3,
+            Self::Memory => 1,
             Self::Attach { count, .. } => usize::from(*count),
             Self::Call { call, .. } => call.descriptors(),
             Self::Large { descriptors, .. } => 1 + usize::from(*descriptors),
@@ -272,32 +293,32 @@ impl Message for FromCaller {
     }
 }
 
-impl fmt::Debug for Data {
+impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.0.len())
     }
 }
 
-impl Serialize for Data {
+impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Data {
+impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Data;
+        struct OnePiece;
+        impl Visitor<'_> for OnePiece {
+            type Value = Bytes;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("bytes")
             }
 
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Data, E> {
-                Ok(Data(bytes.to_vec()))
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
             }
         }
-        deserializer.deserialize_bytes(Bytes)
+        deserializer.deserialize_bytes(OnePiece)
     }
 }

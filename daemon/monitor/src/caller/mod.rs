@@ -10,11 +10,13 @@ mod perform;
 mod files;
 mod mounts;
 mod large;
+mod shared;
 pub mod message;
 
 pub use large::{Packed, pack_call, unpack_answer};
 pub use perform::perform;
 pub use serve::{Beginning, RunError, begin, serve};
+pub use shared::SharedWriter;
 
 #[cfg(test)]
 mod tests;

@@ -12,13 +12,13 @@ use sockbroker_sys::control::OutgoingControl;
 use sockbroker_sys::{message, process, socket, unix_file};
 
 use super::files;
-use super::message::{ControlItem, Destination, Outgoing, UnixAnswer, UnixCall};
+use super::message::{Bytes, ControlItem, Data, Destination, Outgoing, UnixAnswer, UnixCall};
 
 /// What a call returned, and the descriptors of the answer.
 type Returned = (UnixAnswer, Vec<OwnedFd>);
 
 /// Makes a call with the effective ids of this thread. It can change the working directory of the thread, and wait for a
-/// file system. `InvalidInput` if the descriptors are not those of the call.
+/// file system. `InvalidInput` if the descriptors are not those of the call, or if the call has its data in shared memory.
 pub fn perform(call: &UnixCall, descriptors: &[BorrowedFd<'_>]) -> io::Result<Returned> {
     let fd = |index: usize| descriptors.get(index).copied().ok_or(io::ErrorKind::InvalidInput);
     let done = |()| (UnixAnswer::Done, Vec::new());
@@ -36,8 +36,10 @@ pub fn perform(call: &UnixCall, descriptors: &[BorrowedFd<'_>]) -> io::Result<Re
         UnixCall::ConnectFile => socket::connect(fd(0)?, &unix_file::address_of(fd(1)?)).map(done),
         UnixCall::Listen { backlog } => socket::listen(fd(0)?, *backlog).map(done),
         UnixCall::Send(outgoing) => {
-            let sent = send(outgoing, fd(0)?, descriptors.get(1..).unwrap_or_default())?;
-            Ok((UnixAnswer::Sent(sent as u64), Vec::new()))
+            let Data::Inside(Bytes(data)) = &outgoing.data else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            Ok((send(outgoing, data, descriptors)?, Vec::new()))
         }
         UnixCall::Examine { name, paths } => {
             let examined = files::examine(fd(0)?, name.as_deref(), paths)?;
@@ -57,12 +59,14 @@ fn raw(address: &[u8]) -> io::Result<RawAddress> {
 
 /// Sends a message with the ids of this thread (`SCM_CREDENTIALS`): the receiver sees them also if it asks for them only
 /// after the message was sent. They replace credentials from the client, which were checked to be its own. The process
-/// id is that of this process: the client's id may belong to another process when the message is read.
-fn send(
+/// id is that of this process: the client's id may belong to another process when the message is read. `data` is the data
+/// of the message, wherever that is.
+pub(super) fn send(
     outgoing: &Outgoing,
-    fd: BorrowedFd<'_>,
-    mut others: &[BorrowedFd<'_>],
-) -> io::Result<usize> {
+    data: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<UnixAnswer> {
+    let (&fd, mut others) = descriptors.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let address = match &outgoing.destination {
         Destination::Peer => None,
         Destination::Address(address) => Some(raw(address)?),
@@ -92,8 +96,8 @@ fn send(
         }
     }
     let flags = outgoing.flags | libc::MSG_DONTWAIT;
-    let data = [IoSlice::new(&outgoing.data.0)];
-    message::send_message(fd, &data, &control, flags, address.as_ref())
+    let sent = message::send_message(fd, &[IoSlice::new(data)], &control, flags, address.as_ref())?;
+    Ok(UnixAnswer::Sent(sent as u64))
 }
 
 fn look_up(path: &[u8], creates: bool, paths: &[String]) -> io::Result<Returned> {

@@ -12,8 +12,11 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::sealed;
 
 use super::large::{pack_answer, unpack_call};
-use super::message::{CallerIds, FromCaller, LARGE_MAX, ToCaller, UnixAnswer, UnixCall};
-use super::perform::perform;
+use super::message::{
+    CallerIds, Data, FromCaller, LARGE_MAX, Outgoing, ToCaller, UnixAnswer, UnixCall,
+};
+use super::perform::{perform, send as send_as_caller};
+use super::shared::SharedReader;
 use crate::channel::{Channel, ChannelError};
 use crate::message::Build;
 
@@ -83,14 +86,11 @@ pub fn serve(calls: OwnedFd, sends: OwnedFd, jobs: usize) -> Result<(), RunError
         calls.send(&message, &[]).map_err(|error| RunError::Channel(error.to_string()))?;
     }
     let mut calls = Calls { end: calls, attached: BTreeMap::new(), running: Arc::default(), jobs };
-    let mut attached = BTreeMap::new();
+    let mut sends = Sends { end: sends, attached: BTreeMap::new(), memory: None };
     loop {
         for ready in events.wait(None)? {
-            let goes_on = if ready.token == SENDS {
-                serve_send(&sends, &mut attached)?
-            } else {
-                calls.serve_one()?
-            };
+            let goes_on =
+                if ready.token == SENDS { sends.serve_one()? } else { calls.serve_one()? };
             if !goes_on {
                 return Ok(());
             }
@@ -106,6 +106,8 @@ type Attached = BTreeMap<u64, Vec<OwnedFd>>;
 /// What a channel has.
 enum Next {
     Call(Received),
+    /// Memory for data.
+    Memory(OwnedFd),
     /// Not a call yet.
     Nothing,
     /// The worker has closed the channel.
@@ -135,6 +137,7 @@ fn next(end: &WorkerEnd, attached: &mut Attached) -> Result<Next, RunError> {
             attached.insert(number, descriptors);
             return Ok(Next::Nothing);
         }
+        ToCaller::Memory => return Ok(descriptors.pop().map_or(Next::Nothing, Next::Memory)),
         ToCaller::Hello(_) | ToCaller::Begin { .. } => {
             return Err(RunError::Worker("it began twice"));
         }
@@ -151,9 +154,11 @@ fn outcome(call: &UnixCall, descriptors: Vec<OwnedFd>) -> Outcome {
     let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
     let returned = perform(call, &borrowed);
     drop(descriptors);
-    returned.unwrap_or_else(|error| {
-        (UnixAnswer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL)), Vec::new())
-    })
+    returned.unwrap_or_else(|error| (failed(error), Vec::new()))
+}
+
+fn failed(error: io::Error) -> UnixAnswer {
+    UnixAnswer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
 }
 
 /// What a call returned, with what it has made or opened.
@@ -165,22 +170,47 @@ fn send(end: &WorkerEnd, number: u64, answer: &UnixAnswer) -> Result<(), Channel
     end.send(&packed.message, &memory)
 }
 
-/// Serves the next send. `false` if the worker has closed the channel.
-fn serve_send(end: &WorkerEnd, attached: &mut Attached) -> Result<bool, RunError> {
-    let (number, call, descriptors) = match next(end, attached)? {
-        Next::Call(received) => received,
-        Next::Nothing => return Ok(true),
-        Next::End => return Ok(false),
-    };
-    if !call.is_prompt() {
-        return Err(RunError::Worker("a call that may wait came by the channel for sends"));
+/// The channel for sends that do not wait.
+struct Sends {
+    end: WorkerEnd,
+    attached: Attached,
+    /// Where the data lies that is too large for a record.
+    memory: Option<SharedReader>,
+}
+
+impl Sends {
+    /// Makes the next send. `false` if the worker has closed the channel.
+    fn serve_one(&mut self) -> Result<bool, RunError> {
+        let (number, call, descriptors) = match next(&self.end, &mut self.attached)? {
+            Next::Call(received) => received,
+            Next::Memory(memory) => {
+                self.memory = Some(SharedReader::new(memory));
+                return Ok(true);
+            }
+            Next::Nothing => return Ok(true),
+            Next::End => return Ok(false),
+        };
+        if !call.is_prompt() {
+            return Err(RunError::Worker("a call that may wait came by the channel for sends"));
+        }
+        let answer = self.make(&call, descriptors)?;
+        match send(&self.end, number, &answer) {
+            Ok(()) => Ok(true),
+            Err(ChannelError::Closed) => Ok(false),
+            Err(error) => Err(RunError::Channel(error.to_string())),
+        }
     }
-    // A send makes nothing.
-    let (answer, _) = outcome(&call, descriptors);
-    match send(end, number, &answer) {
-        Ok(()) => Ok(true),
-        Err(ChannelError::Closed) => Ok(false),
-        Err(error) => Err(RunError::Channel(error.to_string())),
+
+    /// Makes a send, and closes its descriptors.
+    fn make(&mut self, call: &UnixCall, descriptors: Vec<OwnedFd>) -> Result<UnixAnswer, RunError> {
+        let UnixCall::Send(outgoing @ Outgoing { data: Data::Shared { length }, .. }) = call else {
+            // A send makes nothing.
+            return Ok(outcome(call, descriptors).0);
+        };
+        let memory = self.memory.as_mut().ok_or(RunError::Worker("there is no shared memory"))?;
+        let data = memory.read(*length as usize).map_err(RunError::Worker)?;
+        let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+        Ok(send_as_caller(outgoing, data, &borrowed).unwrap_or_else(failed))
     }
 }
 
@@ -198,6 +228,9 @@ impl Calls {
     fn serve_one(&mut self) -> Result<bool, RunError> {
         let (number, call, descriptors) = match next(&self.end, &mut self.attached)? {
             Next::Call(received) => received,
+            Next::Memory(_) => {
+                return Err(RunError::Worker("memory for sends came by the channel for calls"));
+            }
             Next::Nothing => return Ok(true),
             Next::End => return Ok(false),
         };

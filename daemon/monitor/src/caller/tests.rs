@@ -15,7 +15,7 @@ use crate::channel::{Channel, ChannelError, Message};
 use crate::message::Build;
 
 fn outgoing(destination: Destination, control: Vec<ControlItem>, attached: bool) -> UnixCall {
-    let data = Data(vec![1, 2, 3]);
+    let data = Data::Inside(Bytes(vec![1, 2, 3]));
     UnixCall::Send(Outgoing { destination, flags: 0, control, attached, data })
 }
 
@@ -34,6 +34,7 @@ fn to_caller() -> Vec<(ToCaller, usize)> {
     vec![
         (ToCaller::Hello(Build::OWN), 0),
         (ToCaller::Begin { overrides_files: true }, 3),
+        (ToCaller::Memory, 1),
         (ToCaller::Attach { number: 7, count: 5 }, 5),
         (ToCaller::Large { number: 7, descriptors: 2 }, 3),
         (call(UnixCall::Pair { domain: 1, ty: 2, protocol: 3 }), 0),
@@ -186,7 +187,7 @@ fn large_calls_and_answers_are_passed_in_memory() {
     // A folder is not a socket.
     assert_eq!(call(&served, 1, look_up, &[]).0, UnixAnswer::Failed(libc::ECONNREFUSED));
     let (left, right) = pair(&served);
-    let data = Data(vec![5; 150_000]);
+    let data = Data::Inside(Bytes(vec![5; 150_000]));
     let (destination, control) = (Destination::Peer, Vec::new());
     let large = Outgoing { destination, flags: 0, control, attached: false, data };
     let (answer, _) = call(&served, 2, UnixCall::Send(large), &[left.as_fd()]);
@@ -242,6 +243,19 @@ fn nonsense_ends_the_process() {
     };
     let (memory, file): (&'static OwnedFd, &'static std::fs::File) =
         (Box::leak(Box::new(memory)), Box::leak(Box::new(file)));
+    // A send of data in this memory.
+    let shared = |memory: Option<&'static OwnedFd>, length: usize| -> Send<'_> {
+        Box::new(move |served| {
+            if let Some(memory) = memory {
+                served.sends.send(&ToCaller::Memory, &[memory.as_fd()]).unwrap();
+            }
+            let data = Data::Shared { length: length.try_into().unwrap() };
+            let (destination, control) = (Destination::Peer, Vec::new());
+            let call = Outgoing { destination, flags: 0, control, attached: false, data };
+            let call = ToCaller::Call { number, call: UnixCall::Send(call) };
+            served.sends.send(&call, &[file.as_fd()]).unwrap();
+        })
+    };
     let cases: Vec<(Send<'_>, &str)> = vec![
         (raw(&[200]), "a record is not a message"),
         (raw(&[3, 1]), "a record is not a message"),
@@ -273,6 +287,13 @@ fn nonsense_ends_the_process() {
             }),
             "a call that may wait came by the channel for sends",
         ),
+        (
+            sent(ToCaller::Memory, vec![memory.as_fd()]),
+            "memory for sends came by the channel for calls",
+        ),
+        (shared(None, 1), "there is no shared memory"),
+        (shared(Some(memory), SHARED_MAX + 1), "the data in shared memory is too long"),
+        (shared(Some(memory), 3), "the data in shared memory cannot be read"),
     ];
     for (send, reason) in cases {
         let served = served(2);
