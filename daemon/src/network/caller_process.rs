@@ -136,15 +136,12 @@ impl Sends {
             _ => return Ok(Data::Inside(Bytes(data.to_vec()))),
         };
         let failed = |error| AskError::NotSent(ChannelError::System(error));
-        let memory = match self.memory.take() {
-            Some(memory) => memory,
-            None => {
-                let memory = SharedWriter::new().map_err(failed)?;
-                self.channel.send(&ToCaller::Memory, &[memory.as_fd()])?;
-                memory
-            }
-        };
-        self.memory.insert(memory).write(data).map_err(failed)?;
+        if self.memory.is_none() {
+            let memory = SharedWriter::new().map_err(failed)?;
+            self.channel.send(&ToCaller::Memory, &[memory.as_fd()])?;
+            self.memory = Some(memory);
+        }
+        self.memory.as_ref().map_or(Ok(()), |memory| memory.write(data)).map_err(failed)?;
         Ok(Data::Shared { length })
     }
 
@@ -527,7 +524,7 @@ mod tests {
         assert_eq!((&answer, ends.len()), (&UnixAnswer::Pair, 2));
         // In a record, in shared memory, which is made once, and in memory of its own.
         for length in [1, DATA_MAX, DATA_MAX + 1, SHARED_MAX, DATA_MAX + 2, SHARED_MAX + 1] {
-            let data: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let data: Vec<u8> = (0..=250).cycle().take(length).collect();
             let sent = match send(&link, &data, ends[0].as_fd()).unwrap() {
                 UnixAnswer::Sent(sent) => usize::try_from(sent).unwrap(),
                 other => panic!("{other:?}"),

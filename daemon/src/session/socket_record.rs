@@ -25,6 +25,7 @@ use sockbroker_proto::socket_spec::SocketSpec;
 /// A socket, without its descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own in the file")]
 pub struct SocketRecord {
     /// What the client calls it.
     pub declared: SpecRecord,

@@ -154,10 +154,10 @@ fn outcome(call: &UnixCall, descriptors: Vec<OwnedFd>) -> Outcome {
     let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
     let returned = perform(call, &borrowed);
     drop(descriptors);
-    returned.unwrap_or_else(|error| (failed(error), Vec::new()))
+    returned.unwrap_or_else(|error| (failed(&error), Vec::new()))
 }
 
-fn failed(error: io::Error) -> UnixAnswer {
+fn failed(error: &io::Error) -> UnixAnswer {
     UnixAnswer::Failed(error.raw_os_error().unwrap_or(libc::EINVAL))
 }
 
@@ -210,7 +210,7 @@ impl Sends {
         let memory = self.memory.as_mut().ok_or(RunError::Worker("there is no shared memory"))?;
         let data = memory.read(*length as usize).map_err(RunError::Worker)?;
         let borrowed: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-        Ok(send_as_caller(outgoing, data, &borrowed).unwrap_or_else(failed))
+        Ok(send_as_caller(outgoing, data, &borrowed).unwrap_or_else(|error| failed(&error)))
     }
 }
 

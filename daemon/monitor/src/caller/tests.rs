@@ -243,19 +243,6 @@ fn nonsense_ends_the_process() {
     };
     let (memory, file): (&'static OwnedFd, &'static std::fs::File) =
         (Box::leak(Box::new(memory)), Box::leak(Box::new(file)));
-    // A send of data in this memory.
-    let shared = |memory: Option<&'static OwnedFd>, length: usize| -> Send<'_> {
-        Box::new(move |served| {
-            if let Some(memory) = memory {
-                served.sends.send(&ToCaller::Memory, &[memory.as_fd()]).unwrap();
-            }
-            let data = Data::Shared { length: length.try_into().unwrap() };
-            let (destination, control) = (Destination::Peer, Vec::new());
-            let call = Outgoing { destination, flags: 0, control, attached: false, data };
-            let call = ToCaller::Call { number, call: UnixCall::Send(call) };
-            served.sends.send(&call, &[file.as_fd()]).unwrap();
-        })
-    };
     let cases: Vec<(Send<'_>, &str)> = vec![
         (raw(&[200]), "a record is not a message"),
         (raw(&[3, 1]), "a record is not a message"),
@@ -291,15 +278,38 @@ fn nonsense_ends_the_process() {
             sent(ToCaller::Memory, vec![memory.as_fd()]),
             "memory for sends came by the channel for calls",
         ),
-        (shared(None, 1), "there is no shared memory"),
-        (shared(Some(memory), SHARED_MAX + 1), "the data in shared memory is too long"),
-        (shared(Some(memory), 3), "the data in shared memory cannot be read"),
     ];
     for (send, reason) in cases {
-        let served = served(2);
-        send(&served);
-        let ended = served.ended.join().unwrap().unwrap_err().to_string();
-        assert_eq!(ended, format!("the worker sent nonsense: {reason}"));
+        assert_ends(&send, reason);
+    }
+}
+
+fn assert_ends(send: &dyn Fn(&Served), reason: &str) {
+    let served = served(2);
+    send(&served);
+    let ended = served.ended.join().unwrap().unwrap_err().to_string();
+    assert_eq!(ended, format!("the worker sent nonsense: {reason}"));
+}
+
+#[test]
+fn nonsense_about_shared_memory_ends_the_process() {
+    let memory = sealed::create("data", b"\xff\xff").unwrap();
+    for (memory, length, reason) in [
+        (None, 1, "there is no shared memory"),
+        (Some(&memory), SHARED_MAX + 1, "the data in shared memory is too long"),
+        (Some(&memory), 3, "the data in shared memory cannot be read"),
+    ] {
+        let send = |served: &Served| {
+            if let Some(memory) = memory {
+                served.sends.send(&ToCaller::Memory, &[memory.as_fd()]).unwrap();
+            }
+            let data = Data::Shared { length: length.try_into().unwrap() };
+            let (destination, control) = (Destination::Peer, Vec::new());
+            let call = Outgoing { destination, flags: 0, control, attached: false, data };
+            let call = ToCaller::Call { number: 1, call: UnixCall::Send(call) };
+            served.sends.send(&call, &[served.calls.as_fd()]).unwrap();
+        };
+        assert_ends(&send, reason);
     }
 }
 
