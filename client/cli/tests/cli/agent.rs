@@ -19,7 +19,7 @@ use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::sshd::installed_or_skip;
 use sockbroker_test_support::{Daemon, Folder, HANG, LspClient, Sshd, bounded, until};
 
-use crate::program::{Outcome, PROGRAM, broker, command, endpoint, run};
+use crate::program::{Outcome, PROGRAM, broker, command, end, endpoint, run};
 use crate::remote::Lab;
 
 /// A running agent.
@@ -77,11 +77,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if self.process.try_wait().unwrap().is_none() {
-            // timeout(1) passes SIGTERM on.
-            terminate_process(self.process.id());
-            self.process.wait().unwrap();
-        }
+        end(&mut self.process);
     }
 }
 

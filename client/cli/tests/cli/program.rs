@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
+use sockbroker_test_support::daemon::terminate_process;
 use sockbroker_test_support::{Daemon, Start};
 
 /// The path of the program under test.
@@ -91,6 +92,17 @@ pub(crate) fn run_at(broker: &Daemon, arguments: &[&str]) -> Outcome {
 /// Returns the endpoint of a broker for `--broker`.
 pub(crate) fn endpoint(broker: &Daemon) -> String {
     format!("unix:{}", broker.socket().display())
+}
+
+/// Ends a program that runs under timeout(1). timeout(1) itself ends without its child if a signal reaches it directly
+/// after its fork.
+pub(crate) fn end(process: &mut Child) {
+    let parent = process.id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    if let Ok(child) = children.unwrap_or_default().trim().parse() {
+        terminate_process(child);
+    }
+    process.wait().unwrap();
 }
 
 /// Starts the program with a pipe as its standard input.
