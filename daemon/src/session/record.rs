@@ -77,6 +77,7 @@ pub enum OwnerRecord {
 /// A socket, without its descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own in the format")]
 pub struct SocketRecord {
     /// What the client calls it.
     pub declared: SpecRecord,
