@@ -6,7 +6,7 @@ use std::process::Child;
 use sockbroker_test_support::{counts, until};
 
 use crate::crashes::{kill, wait_for, worker_of};
-use crate::environment::{self, System, installed_or_skip};
+use crate::environment::{self, System, installed_or_skip, take_role};
 use crate::guest::Guest;
 use crate::lifecycle::{CALL, is_replaced, output};
 use crate::upgrade::{put_later_version, upgrade};
@@ -196,6 +196,26 @@ fn transfers_continue_through_an_upgrade_of_the_package(guest: &Guest) {
         let output = output(transfer);
         let expected = format!("equal digests, attached again {again} times\n");
         assert!(output.ends_with(&expected), "{output}{}", guest.log());
+        guest.report(output.trim());
+    }
+}
+
+on_each_system!(captures_continue_through_an_upgrade_of_the_package);
+
+fn captures_continue_through_an_upgrade_of_the_package(guest: &Guest) {
+    prepare(guest);
+    take_role(guest, "capture");
+    guest.ok("usermod --append --groups sockbroker-capture alice");
+    put_later_version(guest);
+    let mut captures = ["capture", "sniff"].map(|name| begin(guest, name));
+    let process = guest.property("MainPID");
+    upgrade(guest);
+    assert_ne!(guest.property("MainPID"), process);
+    guest.ok_as("alice", CALL);
+    guest.ok("touch /tmp/enough");
+    for capture in &mut captures {
+        let output = output(capture);
+        assert!(output.ends_with(" lost and counted, continued once\n"), "{output}{}", guest.log());
         guest.report(output.trim());
     }
 }

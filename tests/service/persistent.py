@@ -6,10 +6,15 @@ A step prints what it found. Steps share the folder /var/tmp/persistent.
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import pathlib
+import re
+import signal
 import socket
+import struct
+import subprocess
 import sys
 import threading
 import time
@@ -36,6 +41,23 @@ class Ended(Exception):
     """The connection ended before the response."""
 
 
+class Received(io.RawIOBase):
+    """What a connection receives. Keeps its descriptors."""
+
+    def __init__(self, connection):
+        self.socket = connection
+        self.descriptors = []
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data, descriptors, _, _ = socket.recv_fds(self.socket, len(buffer), 16)
+        self.descriptors += descriptors
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class Connection:
     """A connection with LSP framing, which carries attachments. Its errors are `Ended`."""
 
@@ -43,7 +65,8 @@ class Connection:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(HANG)
         self.socket.connect(BROKER)
-        self.file = self.socket.makefile("rb")
+        self.received = Received(self.socket)
+        self.file = io.BufferedReader(self.received)
         self.number = 0
 
     def call(self, method, data=None, **params):
@@ -78,11 +101,11 @@ class Connection:
         return result
 
 
-def opened(name, linger=LINGER):
+def opened(name, linger=LINGER, **options):
     """Opens a persistent session, and stores its token. Returns the connection and the result."""
     FOLDER.mkdir(exist_ok=True)
     connection = Connection()
-    result = connection.call("session.open", linger=linger, persist=True)
+    result = connection.call("session.open", linger=linger, persist=True, **options)
     store(name, {"token": result["token"], "epoch": result["epoch"]})
     return connection, result
 
@@ -327,6 +350,94 @@ def report(name, digest, other, count, attachments):
     assert count >= LEAST, (name, count)
     assert other == [digest.hexdigest()], (name, count, other, digest.hexdigest())
     print(f"{name}: {count} bytes, equal digests, attached again {attachments} times")
+
+
+# Captures.
+
+SECTION, PACKET = 0x0A0D0D0A, 6
+CONTINUED = b"continued after the end of the process that wrote the capture"
+
+
+def capture():
+    """Captures numbered datagrams of the loopback by the protocol, from begin to end: each is in the stream once, in
+    order, or the stream has counted it as dropped.
+    """
+    connection, _ = opened("capture", descriptors=True)
+    handle = connection.call("capture.open", interfaces=["lo"], want_fd=True)["handle"]
+    (descriptor,) = connection.received.descriptors
+    stream = bytearray()
+
+    def read():
+        while part := os.read(descriptor, BLOCK):
+            stream.extend(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    print("begun", flush=True)
+    port, sent = send_numbers()
+    # The connection has ended with its process.
+    connection = attached_again("capture")
+    stats = connection.call("capture.stop", handle=handle)
+    reader.join(HANG)
+    assert stats["complete"] and stats["ended"] == "stopped", stats
+    report_capture("capture", bytes(stream), port, sent, stats["dropped"])
+
+
+def sniff():
+    """The same by the command line, which returns to its session by itself."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / "sniff.pcapng"
+    command = ["sockbroker", "--persist", "sniff", "lo", "-w", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        line = program.stderr.readline()
+        assert line.startswith("listening"), line + program.stderr.read()
+        print("begun", flush=True)
+        port, sent = send_numbers()
+        program.send_signal(signal.SIGINT)
+        printed, errors = program.communicate(timeout=HANG)
+    assert program.returncode == 0, (printed, errors)
+    dropped = int(re.search(r"(\d+) packets? dropped by kernel", errors)[1])
+    report_capture("sniff", path.read_bytes(), port, sent, dropped)
+
+
+def send_numbers():
+    """Sends numbered datagrams that nobody reads until a file exists. Returns their port and their number."""
+    sink = socket.socket(type=socket.SOCK_DGRAM)
+    sink.bind(("127.0.0.1", 0))
+    sender, sent = socket.socket(type=socket.SOCK_DGRAM), 0
+    sender.connect(sink.getsockname())
+    while not enough():
+        for _ in range(5):
+            sender.send(struct.pack("!Q", sent))
+            sent += 1
+        time.sleep(0.001)
+    return sink.getsockname()[1], sent
+
+
+def report_capture(name, file, port, sent, dropped):
+    found, sections = [], []
+    for kind, body in blocks(file):
+        if kind == SECTION:
+            sections.append(CONTINUED in body)
+        elif kind == PACKET:
+            datagram = body[20 + 14 + 20 :]
+            if datagram[2:4] == struct.pack("!H", port):
+                found.append(struct.unpack_from("!Q", datagram, 8)[0])
+    assert sections == [False, True], sections
+    assert found == sorted(set(found)), f"{name}: packets twice, or not in order"
+    lost = sent - len(found)
+    assert lost <= dropped, (name, sent, len(found), dropped)
+    print(f"{name}: {sent} packets, {len(found)} captured once, {lost} lost and counted, continued once")
+
+
+def blocks(file):
+    """The blocks of a file of the format pcapng, in the byte order of this machine."""
+    at = 0
+    while at < len(file):
+        kind, length = struct.unpack_from("=II", file, at)
+        assert 12 <= length <= len(file) - at, (kind, length, len(file) - at)
+        yield kind, file[at + 8 : at + length - 4]
+        at += length
 
 
 def enough():

@@ -85,7 +85,7 @@ fn fin_is_counted(fd: BorrowedFd<'_>, state: u8, unread: u64) -> io::Result<bool
 /// Whether a `FIN` ends the stream of a connection without unread data. Unlike a receive, `TCP_ZEROCOPY_RECEIVE` does not
 /// take the error of a reset: `tcp_zerocopy_receive` of `net/ipv4/tcp.c` fails with `EIO` at a `FIN`.
 fn ends_with_fin(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    // `struct tcp_zerocopy_receive` of `linux/tcp.h` without `err`: to be told the error is to take it.
+    // `struct tcp_zerocopy_receive` of `linux/tcp.h` without `err`: reading the error takes it.
     let mut value = [0_u32; 5];
     let mut length = socklen(size_of_val(&value));
     let start = value.as_mut_ptr().cast();

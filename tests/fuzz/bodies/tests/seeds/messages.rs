@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sockbroker_fuzz_bodies::messages::seed;
 use sockbroker_monitor::caller::message::{
-    ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer, UnixCall,
+    Bytes, ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer, UnixCall,
 };
 use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, Order, Reason};
 use sockbroker_monitor::claim::Claim;
@@ -142,7 +142,7 @@ pub(crate) fn of_callers() -> Vec<Seed> {
                 ControlItem::Data { level: 1, kind: 2, data: vec![0; 12] },
             ],
             attached,
-            data: Data(b"data".to_vec()),
+            data: Data::Inside(Bytes(b"data".to_vec())),
         })
     };
     let examined = Examined {
