@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
+use sockbroker_sys::poll::poll_now;
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::message::request;
-use sockbroker_test_support::{Answer, Client, HANG, LspClient, base64, bounded, pause};
+use sockbroker_test_support::{Answer, Client, HANG, LspClient, base64, bounded, pause, until};
 
 use crate::broker::broker;
 
@@ -311,7 +312,9 @@ fn cancelled_send_reports_the_bytes_sent() {
             let parts: [&[u8]; 1] = [&data];
             let parts = RequestParts::attachments(&parts);
             let id = client.send_with_parts(method, json!([handle, { "attachment": 0 }]), parts);
-            pause(50);
+            // The call has begun, and cannot end: its data is more than the buffers hold.
+            let events = || poll_now(&[(ours.as_fd(), libc::POLLIN)]).unwrap();
+            until("data arrives", || events() != [0]);
             client.cancel(id);
             let fault = client.answer(id).fault();
             let sent = usize::try_from(fault.data.sent.unwrap()).unwrap();

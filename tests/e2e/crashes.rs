@@ -1,13 +1,14 @@
 //! A worker that is killed: what becomes of the connections that were on their way to it.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 
 use serde_json::json;
 use sockbroker_sys::stream::unread_by_peer;
-use sockbroker_test_support::daemon::{continue_process, kill_process, stop_process};
+use sockbroker_test_support::daemon::{
+    continue_process, kill_process, stop_process, wait_until_ended,
+};
 use sockbroker_test_support::{bounded, until};
 
 use crate::broker::limited;
@@ -36,8 +37,7 @@ fn connection_whose_request_a_worker_has_read_ends_with_it() {
         next.send("socket.htons", json!([1]));
         until("the worker has read", || unread_by_peer(read.as_fd()).unwrap() == 0);
         kill_process(worker);
-        let stat = format!("/proc/{worker}/stat");
-        until("the worker has ended", || fs::read_to_string(&stat).unwrap().contains(") Z "));
+        wait_until_ended(worker);
         continue_process(monitor);
         assert_eq!(read.read(&mut [0]).unwrap(), 0);
         assert!(next.next_answer().is_some());

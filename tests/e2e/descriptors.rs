@@ -499,8 +499,11 @@ fn a_call_whose_descriptor_cannot_be_passed_fails_and_its_connection_continues()
                 passed += 1;
             }
         }
-        assert!(passed > 10 && passed < 150, "{passed} of 150");
+        // Few if many are in flight for other tests: the kernel counts those of a user.
+        assert!(passed < 150, "{passed} of 150");
         client.expect_service();
-        assert_eq!(client.call("socket.fileno", json!([handle])).descriptors.len(), 1);
+        until("a descriptor is passed", || {
+            client.call("socket.fileno", json!([handle])).descriptors.len() == 1
+        });
     });
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use sockbroker_test_support::message::{notification, request};
 use sockbroker_test_support::skip::program_or_skip;
-use sockbroker_test_support::{Client, Daemon, StdioDaemon, base64, bounded, pause};
+use sockbroker_test_support::{Client, Daemon, StdioDaemon, base64, bounded, pause, until};
 
 use crate::broker::{broker, prepare};
 
@@ -162,8 +162,10 @@ fn half_close_still_receives_answers() {
         client.send_json(&slow());
         client.send_text(&request("last", "socket.htons", json!([1])).to_string());
         client.wire.close_writing();
-        assert_eq!(client.read_json().unwrap()["id"], "last");
-        assert_eq!(client.read_json().unwrap()["id"], "slow");
+        // Usually the second comes first.
+        let mut ids = [(); 2].map(|()| client.read_json().unwrap()["id"].to_string());
+        ids.sort_unstable();
+        assert_eq!(ids, ["\"last\"", "\"slow\""]);
         assert_eq!(client.read_json(), None);
         let mut client = broker.ndjson();
         client.send_text(&large("last").to_string());
@@ -216,11 +218,10 @@ fn close_cancels_waiting_calls_and_closes_handles() {
         let _starter = broker.start_caller();
         let before = broker.idle_open_files();
         for index in 0..4 {
-            let (protocol, mut client) = all_clients(&broker).swap_remove(index);
+            let (_, mut client) = all_clients(&broker).swap_remove(index);
             let (left, _) = client.call("socket.socketpair", Value::Null).handles();
             client.send_json(&request(7, "socket.recv", json!([left, 1])));
-            pause(20);
-            assert!(broker.open_files() >= before + 3, "{protocol}");
+            until("the broker has its files", || broker.open_files() >= before + 3);
             drop(client);
             broker.wait_for_open_files(before);
         }
@@ -270,7 +271,7 @@ fn socat_and_curl_can_call_methods() {
         let path = broker.socket().display();
         let line = format!("printf '%s\\n' \"$1\" | socat -t 60 - UNIX-CONNECT:{path}");
         let post = format!(
-            "curl --silent --max-time 10 --unix-socket {path} -H 'content-type: application/json' \
+            "curl --silent --max-time 120 --unix-socket {path} -H 'content-type: application/json' \
              -d \"$1\" http://localhost/"
         );
         for command in [line, post] {

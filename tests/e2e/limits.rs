@@ -295,7 +295,7 @@ fn call_over_calls_in_flight_is_refused_and_immediate_calls_are_served() {
 #[test]
 fn silent_connection_ends_after_detect_seconds() {
     bounded(20, || {
-        let broker = limited(&[("detect_seconds", 3)]);
+        let broker = limited(&[("detect_seconds", 5)]);
         let mut idle = broker.lsp();
         idle.expect_service();
         let (mut silent, mut half) = (broker.lsp(), broker.http());
@@ -315,7 +315,7 @@ fn silent_connection_ends_after_detect_seconds() {
 #[test]
 fn stalled_message_ends_the_connection_after_partial_seconds() {
     bounded(20, || {
-        let broker = limited(&[("partial_seconds", 3)]);
+        let broker = limited(&[("partial_seconds", 5)]);
         let message = request(1, "socket.htons", json!([1])).to_string();
         let frame = LspClient::frame(&message, Some(&[b"attached"]), 0);
         let head = frame.len() - message.len() - 8;
@@ -342,7 +342,7 @@ fn stalled_message_ends_the_connection_after_partial_seconds() {
         // A slow sender that makes progress is not disconnected.
         for part in message.as_bytes().chunks(message.len() / 5) {
             slow.wire.send(part, &[]).unwrap();
-            pause(800);
+            pause(1100);
         }
         let open = clients.iter_mut().filter_map(|(what, client)| {
             let open = !client.wire.ends();

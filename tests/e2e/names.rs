@@ -18,7 +18,7 @@ impl NameServer {
     /// Replaces the name server of this namespace; returns `None` if that is not possible.
     fn new(folder: &Folder) -> Option<Self> {
         let files = [
-            ("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n"),
+            ("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n"),
             ("/etc/nsswitch.conf", "hosts: dns\n"),
         ];
         for (path, text) in files {

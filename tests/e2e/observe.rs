@@ -35,8 +35,13 @@ pub(crate) fn wait_for_records(path: &Path, least: usize) -> Vec<Value> {
         let whole = text.lines().filter(|_| text.ends_with('\n'));
         whole.map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };
-    until("the records are written", || read().len() >= least);
-    read()
+    let mut records = Vec::new();
+    until("the records are written", || {
+        // A record that is half written hides all.
+        records = read();
+        records.len() >= least
+    });
+    records
 }
 
 #[test]
@@ -116,6 +121,8 @@ fn sighup_reopens_the_audit_file() {
         );
         broker.process().hang_up();
         until("the broker creates the file again", || path.exists());
+        // The reader of the policy takes longer.
+        wait_for_records(&path, 1);
         client.call("socket.socket", Value::Null).handle();
         let records = wait_for_records(&path, 2);
         assert_eq!(records[0]["audit"], "policy", "{records:?}");
@@ -404,10 +411,11 @@ fn worker_has_the_name_of_its_user_in_ps_and_in_the_log() {
         };
         let arguments = fs::read_to_string(format!("/proc/{}/cmdline", broker.worker())).unwrap();
         assert_eq!(arguments.split('\0').next(), Some(&*format!("sockbrokerd: {process}")));
-        let log = broker.log();
         let part = format!("process=\"{process}\"");
-        assert!(log.lines().any(|line| line.ends_with(&part)), "{log}");
+        let has_line = |is_meant: &dyn Fn(&str) -> bool| broker.log().lines().any(is_meant);
+        until("the log has a line of the worker", || has_line(&|line| line.ends_with(&part)));
         // The monitor is the program itself.
-        assert!(log.lines().any(|line| !line.contains("process=")), "{log}");
+        let log = broker.log();
+        assert!(has_line(&|line| !line.contains("process=")), "{log}");
     });
 }

@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::{Value, json};
 use sockbroker_test_support::message::request;
 use sockbroker_test_support::wire::Wire;
-use sockbroker_test_support::{LspClient, base64, bounded, namespace, pause};
+use sockbroker_test_support::{LspClient, base64, bounded, namespace};
 use sockbrokerd::config::limits::Limits;
 
 use crate::broker::broker;
@@ -226,7 +226,8 @@ fn receives_of_one_connection_are_ordered_and_other_connections_do_not_wait() {
             assert_eq!(client.answer(id).data(), [number]);
         }
         let blocked = client.send("socket.recv", json!([right, 9]));
-        pause(10);
+        // It has begun: calls of one connection begin in their order.
+        client.expect_service();
         let mut second = broker.lsp();
         second.call("session.attach", json!([token])).result();
         second.call("socket.settimeout", json!([right, 0])).result();

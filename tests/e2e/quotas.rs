@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sockbroker_test_support::lsp::RequestParts;
@@ -237,11 +237,15 @@ fn rate_limit_delays_blocking_sockets_and_refuses_nonblocking_ones() {
             other.call("socket.setblocking", json!([far, false])).result();
             let many: Vec<_> = (0..40).map(|_| json!({ "buffers": [data] })).collect();
             client.call("socket.setblocking", json!([left, true])).result();
+            // It exceeds the rate by nearly two seconds: nothing is received in the first of them.
+            let begun = Instant::now();
+            let in_time = || begun.elapsed() < Duration::from_secs(1);
             client.call("socket.sendmmsg", json!([left, many])).result();
-            assert_eq!(other.call("socket.recv", json!([far, 8])).fault().limit(), limit);
+            let refused = other.call("socket.recv", json!([far, 8])).fault();
+            assert!(!in_time() || refused.data.limit.as_deref() == Some(limit), "{refused:?}");
             client.call("socket.settimeout", json!([right, 0.2])).result();
-            let late = client.call("socket.recv", json!([right, 8])).fault();
-            assert_eq!(late.kind(), (1001, "timeout"));
+            let late = client.call("socket.recv", json!([right, 8]));
+            assert!(!in_time() || late.fault().kind() == (1001, "timeout"), "{late:?}");
             client.call("socket.settimeout", json!([right, null])).result();
             client.call("socket.recv", json!([right, 8])).result();
             // Other calls are not delayed.

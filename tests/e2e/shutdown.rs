@@ -1,22 +1,33 @@
 //! Shutdown: after SIGTERM, calls in flight can finish within `drain_seconds`.
 
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use sockbroker_test_support::daemon::Process;
 use sockbroker_test_support::message::request;
-use sockbroker_test_support::{Client, Daemon, HANG, bounded, pause};
+use sockbroker_test_support::{Client, Daemon, HANG, bounded, pause, until};
 
 use crate::broker::{broker, limited, prepare};
+use crate::observe::metrics;
+
+fn socket_pair() -> (UnixStream, UnixStream) {
+    UnixStream::pair().unwrap()
+}
+
+/// Waits until this many calls of the user wait.
+fn wait_for_waiting_calls(broker: &Daemon, count: u64) {
+    let waiting = || metrics(&mut broker.http())["sockbroker_waiting_calls"];
+    until("the calls wait", || waiting() == count);
+}
 
 /// Sends SIGTERM and waits until the broker no longer accepts connections.
 fn terminate(broker: &mut Daemon) {
     broker.process().terminate();
     let path = broker.socket().to_owned();
-    sockbroker_test_support::until("the broker no longer accepts connections", || {
-        UnixStream::connect(&path).is_err()
-    });
+    until("the broker no longer accepts connections", || UnixStream::connect(&path).is_err());
 }
 
 #[test]
@@ -26,19 +37,25 @@ fn shutdown_completes_calls_in_flight_and_accepts_no_new_ones() {
         let (mut client, mut lines) = (broker.lsp(), broker.ndjson());
         let (left, right) = client.pair();
         let receive = client.send("socket.recv", json!([right, 9]));
-        let poll = client.send("socket.poll", json!([[], 0.4]));
-        lines.send_json(&request(1, "socket.poll", json!([[], 0.4])));
+        let ((mut ours, theirs), (mut peer, end)) = (socket_pair(), socket_pair());
+        let handle = client.lend(&theirs);
+        let waiting = client.send("socket.recv", json!([handle, 9]));
+        let mut adopt = request(0, "socket.fromfd", Value::Null);
+        adopt["fds"] = json!(1);
+        lines.send_with(&adopt, &[end.as_fd()]);
+        let handle = lines.answer().handle();
+        lines.send_json(&request(1, "socket.recv", json!([handle, 9])));
         // Its answer shows that the calls before it have started.
         lines.send_json(&request(2, "socket.htons", json!([1])));
         assert_eq!(lines.read_json().unwrap()["id"], 2);
         client.expect_service();
         terminate(&mut broker);
-        sockbroker_test_support::until("the worker accepts no calls", || {
-            broker.log().contains("accepting no new calls")
-        });
+        until("the worker accepts no calls", || broker.log().contains("accepting no new calls"));
         client.send("socket.send", json!([left, "aGk="]));
-        assert_eq!(*client.answer(poll).result(), json!([]));
-        assert_eq!(lines.read_json().unwrap()["result"], json!([]));
+        ours.write_all(b"hi").unwrap();
+        assert_eq!(client.answer(waiting).data(), b"hi");
+        peer.write_all(b"hi").unwrap();
+        assert_eq!(lines.read_json().unwrap()["result"]["data"], "aGk=");
         assert_eq!(lines.read_json(), None);
         client.expect_silence_for(100);
         let _ = receive;
@@ -94,11 +111,16 @@ fn silent_connections_do_not_delay_shutdown() {
 #[test]
 fn drain_seconds_bounds_waiting_http_requests() {
     bounded(20, || {
-        let mut broker = limited(&[("drain_seconds", 1)]);
+        let mut broker = limited(&[("drain_seconds", 3)]);
+        let mut keeper = broker.lsp();
+        let token = keeper.call("session.open", Value::Null).result()["token"].clone();
+        let (mut ours, theirs) = socket_pair();
+        let handle = keeper.lend(&theirs);
         let mut quick = broker.http();
         let mut slow = broker.http();
-        quick.send_json(&request(1, "socket.poll", json!([[], 0.3])));
-        slow.send_json(&request(1, "socket.poll", json!([[], 60])));
+        quick.call("session.attach", json!([token])).result();
+        quick.send_json(&request(1, "socket.recv", json!([handle, 9])));
+        slow.send_json(&request(1, "socket.poll", json!([[], 3600])));
         let half = broker.http();
         half.wire
             .send(
@@ -106,9 +128,10 @@ fn drain_seconds_bounds_waiting_http_requests() {
                 &[],
             )
             .unwrap();
-        pause(300);
+        wait_for_waiting_calls(&broker, 2);
         terminate(&mut broker);
-        assert_eq!(quick.read_json().unwrap()["result"], json!([]));
+        ours.write_all(b"hi").unwrap();
+        assert_eq!(quick.read_json().unwrap()["result"]["data"], "aGk=");
         assert!(broker.process().ends().success());
     });
 }

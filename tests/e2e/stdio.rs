@@ -172,7 +172,7 @@ fn unpollable_standard_input_is_refused_with_a_reason() {
 #[test]
 fn sigterm_ends_stdio_broker_after_calls_in_flight() {
     bounded(20, || {
-        let mut broker = StdioDaemon::over_pipes(prepare().limit("drain_seconds", 1));
+        let mut broker = StdioDaemon::over_pipes(prepare().limit("drain_seconds", 3));
         let (_, right) = broker.client.pair();
         let waiting = broker.client.send("socket.recv", json!([right, 9]));
         let quick = broker.client.send("socket.poll", json!([[], 0.3]));

@@ -129,7 +129,7 @@ fn messages_that_need_a_capability_are_sent_by_the_opener() {
         // A message that changes a link. The kernel answers with error number 0.
         let netlink = json!(["AF_NETLINK", "SOCK_RAW", "NETLINK_ROUTE"]);
         let netlink = member.call("socket.socket", netlink).handle();
-        member.call("socket.settimeout", json!([netlink, 5])).result();
+        member.call("socket.settimeout", json!([netlink, 120])).result();
         member.call("socket.bind", json!([netlink, [0, 0]])).result();
         let link = [
             &32_u32.to_ne_bytes()[..],

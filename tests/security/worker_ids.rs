@@ -55,10 +55,12 @@ fn children(broker: &mut Daemon) -> Vec<(u32, String)> {
     let listed = Command::new("pgrep").args(["--parent", &parent]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let numbers = listed.lines().map(|line| line.parse().unwrap());
+    // One that has ended meanwhile, or for which the monitor has not waited yet, has no name.
     numbers
-        .map(|number: u32| {
-            let name = fs::read_to_string(format!("/proc/{number}/cmdline")).unwrap();
-            (number, name.split('\0').next().unwrap().to_owned())
+        .filter_map(|number: u32| {
+            let name = fs::read_to_string(format!("/proc/{number}/cmdline")).ok()?;
+            let name = name.split('\0').next().filter(|name| !name.is_empty())?;
+            Some((number, name.to_owned()))
         })
         .collect()
 }

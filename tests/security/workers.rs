@@ -18,6 +18,18 @@ fn worker_of(broker: &mut Daemon, user: &User) -> u32 {
     broker.process().worker_of(user.uid()).unwrap()
 }
 
+/// The users that have sessions, once a user is among them: the answer leaves out workers that do not answer within a
+/// second.
+fn users_with(admin: &mut LspClient, user: &User) -> Vec<Value> {
+    let mut users = Vec::new();
+    until("the sessions of the user are listed", || {
+        let sessions = admin.call("admin.sessions", Value::Null).result().clone();
+        users = sessions.as_array().unwrap().iter().map(|one| one["uid"].clone()).collect();
+        users.contains(&json!(user.uid()))
+    });
+    users
+}
+
 attack!(counters_of_ended_workers_do_not_fall, mut arena, {
     const CALLS: &str = "sockbroker_calls_total{method=\"socket.htons\"";
     for _ in 0..10 {
@@ -28,11 +40,12 @@ attack!(counters_of_ended_workers_do_not_fall, mut arena, {
     for round in 1..4 {
         kill_process(worker_of(&mut arena.broker, &attacker()));
         assert!(arena.attacker.wire.ends());
+        // The connection ends before the monitor learns that the process has ended.
+        until("the end is counted", || {
+            let ended = "sockbroker_workers_ended_total{reason=\"unexpected\"}";
+            metric(&arena.broker, ended) == round
+        });
         assert!(metric(&arena.broker, CALLS) >= before);
-        assert_eq!(
-            metric(&arena.broker, "sockbroker_workers_ended_total{reason=\"unexpected\"}"),
-            round
-        );
         arena.attacker = served(&arena.broker, &attacker());
     }
     assert_eq!(metric(&arena.broker, "sockbroker_workers "), 2);
@@ -49,9 +62,7 @@ attack!(a_stopped_worker_delays_neither_others_nor_administrators, mut arena, {
     neighbour().lsp(&arena.broker).expect_service();
     // It does not answer, and the others do.
     let mut root = arena.broker.lsp();
-    let sessions = root.call("admin.sessions", Value::Null).result().clone();
-    let users: Vec<_> = sessions.as_array().unwrap().iter().map(|one| one["uid"].clone()).collect();
-    assert!(users.contains(&json!(neighbour().uid())), "{users:?}");
+    let users = users_with(&mut root, &neighbour());
     assert!(!users.contains(&json!(attacker().uid())), "{users:?}");
     // It cannot keep the old policy either.
     root.call("admin.reload", Value::Null).result();
@@ -226,7 +237,13 @@ attack!(the_administrator_sees_the_sessions_and_handles_of_every_worker, mut are
     let mut other = neighbour().lsp(&arena.broker);
     other.expect_service();
     let mut root = arena.broker.lsp();
-    let sessions = root.call("admin.sessions", Value::Null).result().clone();
+    let mut sessions = Value::Null;
+    until("all workers answer", || {
+        sessions = root.call("admin.sessions", Value::Null).result().clone();
+        let is_listed =
+            |user: User| sessions.as_array().unwrap().iter().any(|one| one["uid"] == user.uid());
+        is_listed(attacker()) && is_listed(neighbour())
+    });
     let sessions = sessions.as_array().unwrap();
     let of = |user: &User| {
         let mut found = sessions.iter().filter(|one| one["uid"] == user.uid());
@@ -293,9 +310,7 @@ attack!(a_granted_administrator_sees_every_worker, mut arena, {
     );
     arena.broker.folder().write("policy.toml", &format!("{POLICY}{rule}"));
     arena.broker.lsp().call("admin.reload", Value::Null).result();
-    let sessions = admin.call("admin.sessions", Value::Null).result().clone();
-    let users: Vec<_> = sessions.as_array().unwrap().iter().map(|one| one["uid"].clone()).collect();
-    assert!(users.contains(&json!(attacker().uid())), "{users:?}");
+    users_with(&mut admin, &attacker());
     // A deny takes precedence, also over root.
     let rule = "\n[[rule]]\nname = \"nobody\"\ndeny = [\"admin\"]\nsubject = { uids = [0] }\n";
     arena.broker.folder().write("policy.toml", &format!("{POLICY}{rule}"));

@@ -140,7 +140,7 @@ fn run_program(lab: &Lab, folder: &Path, program: &str) -> (Option<i32>, String,
 fn run_python(folder: &Path, program: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../client/python/src");
     let mut command = Command::new("timeout");
-    command.args(["100", "python3", "-c", program]).args(arguments);
+    command.args(["600", "python3", "-c", program]).args(arguments);
     command.env("PYTHONPATH", package).env("XDG_CONFIG_HOME", folder);
     let output = command.env_remove("SOCKBROKER_TOKEN").output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sockbroker_test_support::daemon::kill_process;
 use sockbroker_test_support::{bounded, until};
 
-use super::fixture::{Files, Lab, POLICY};
+use super::fixture::{Files, Lab, Leaf, POLICY, Remote};
 
 /// What a peer of the TLS port reads until the end.
 fn read_all(tcp: &mut TcpStream) -> String {
@@ -53,14 +53,19 @@ fn clients_that_stop_within_the_handshake_are_closed() {
         let mut silent = lab.plain();
         let mut half = lab.plain();
         half.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
-        let mut quiet = lab.connect(Some(&alice));
+        // On a machine that is slow, the time is over within the handshake.
+        let quiet = lab.try_connect(Some(&alice));
         assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
         assert_eq!(half.read(&mut [0]).unwrap_or(0), 0);
-        assert!(matches!(quiet.stream.read(&mut [0]), Ok(0) | Err(_)));
+        if let Ok(mut quiet) = quiet {
+            assert!(matches!(quiet.stream.read(&mut [0]), Ok(0) | Err(_)));
+        }
         // A client without certificate that never ends its head.
-        let mut head = lab.connect(None);
-        head.send(b"Content-Length: 2\r\n");
-        assert!(matches!(head.stream.read(&mut [0]), Ok(0) | Err(_)));
+        if let Ok(mut head) = lab.try_connect(None) {
+            // The connection may have ended.
+            drop(head.stream.write_all(b"Content-Length: 2\r\n"));
+            assert!(matches!(head.stream.read(&mut [0]), Ok(0) | Err(_)));
+        }
         lab.wait_for_log("handshake_seconds");
     });
 }
@@ -74,8 +79,7 @@ fn a_flood_of_handshakes_leaves_the_unix_socket_and_other_clients_alone() {
         };
         let lab = Lab::start_with(Files::new(), "", with);
         let alice = lab.files.authority.client("spiffe://lab/alice");
-        let mut served = lab.connect(Some(&alice));
-        served.call("session.info", Value::Null);
+        let mut served = served_within_the_limit(&lab, &alice);
         let flood: Vec<_> = (0..200).map(|_| lab.plain()).collect();
         // Calls of both kinds of clients go on meanwhile.
         let mut local = lab.broker.lsp();
@@ -87,9 +91,23 @@ fn a_flood_of_handshakes_leaves_the_unix_socket_and_other_clients_alone() {
         for mut tcp in flood {
             assert_eq!(tcp.read(&mut [0]).unwrap_or(0), 0);
         }
-        let mut last = lab.connect(Some(&alice));
-        assert!(last.call("session.info", Value::Null).get("result").is_some());
+        served_within_the_limit(&lab, &alice);
     });
+}
+
+/// A client whose handshake and first call are complete before `handshake_seconds`.
+fn served_within_the_limit(lab: &Lab, leaf: &Leaf) -> Remote {
+    let mut served = None;
+    until("a client is served", || {
+        let try_once = || -> Option<Remote> {
+            let mut remote = lab.try_connect(Some(leaf)).ok()?;
+            let info = remote.try_call("session.info", Value::Null).ok()??;
+            info.get("result").is_some().then_some(remote)
+        };
+        served = try_once();
+        served.is_some()
+    });
+    served.unwrap()
 }
 
 /// The connections that wait in the kernel until the gateway accepts them.
@@ -152,7 +170,7 @@ fn clients_that_do_not_read_keep_no_place_when_their_worker_has_ended_the_connec
 fn gateway(broker: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").unwrap();
     let mut numbers =
-        processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+        processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     numbers.find(|number| {
         let read = |file| fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
         let stat = read("stat");

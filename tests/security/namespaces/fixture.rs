@@ -138,7 +138,7 @@ pub(super) fn cookie_of(client: &mut LspClient, handle: u64) -> u64 {
 pub(super) fn create(client: &mut LspClient, socket: (&str, &str, i32), netns: &str) -> Answer {
     let (family, kind, proto) = socket;
     let params =
-        json!({"family": family, "type": kind, "proto": proto, "netns": netns, "timeout": 5});
+        json!({"family": family, "type": kind, "proto": proto, "netns": netns, "timeout": 120});
     client.call("socket.socket", params)
 }
 

@@ -264,7 +264,7 @@ fn laboratory(options: fn(Start) -> Start) -> (Daemon, std::path::PathBuf) {
     for name in ["lab1", "lab2"] {
         make(&networks.join(name));
     }
-    let resolver = "nameserver 127.0.0.1\nsearch lab.test\noptions timeout:1 attempts:1\n";
+    let resolver = "nameserver 127.0.0.1\nsearch lab.test\noptions timeout:4 attempts:1\n";
     fs::write(files.join("lab1/resolv.conf"), resolver).unwrap();
     let hosts = "127.0.0.1 localhost\n10.7.7.7 gate.lab.test gate\n";
     fs::write(files.join("lab1/hosts"), hosts).unwrap();

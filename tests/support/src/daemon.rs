@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -16,6 +17,7 @@ use crate::folder::Folder;
 use crate::http::HttpClient;
 use crate::lsp::LspClient;
 use crate::ndjson::NdjsonClient;
+use crate::processes::{has_parent, is_idle, processes, threads};
 use crate::running;
 use crate::watch::{HANG, happens_within, pause, until};
 use crate::websocket::WebSocketClient;
@@ -128,7 +130,8 @@ impl Start {
         (command, folder)
     }
 
-    /// Starts the broker on a socket in its folder, and waits until it serves.
+    /// Starts the broker on a socket in its folder, and waits until it listens. It answers calls, and its log is complete,
+    /// only after it has started its opener and confined itself.
     pub fn start(self) -> Daemon {
         let (mut command, folder) = self.command();
         let socket = folder.join(SOCKET);
@@ -247,15 +250,16 @@ impl Daemon {
         client
     }
 
-    /// Waits until the number of open files is stable, and returns it: earlier connections take time to end.
+    /// Waits until the processes of the broker have nothing to do and the number of open files is stable, and returns it:
+    /// earlier connections take time to end.
     pub fn idle_open_files(&self) -> usize {
         let (mut files, mut looks) = (self.open_files(), 0);
         until("the broker is idle", || {
             pause(10);
-            let now = self.open_files();
-            looks = if now == files { looks + 1 } else { 0 };
-            files = now;
-            looks == 5
+            let now = is_idle(self.process.number()).then(|| self.open_files());
+            looks = if now == Some(files) { looks + 1 } else { 0 };
+            files = now.unwrap_or(files);
+            looks == 3
         });
         files
     }
@@ -336,10 +340,7 @@ impl Process {
     }
 
     fn child_of(&self, role: &str, uid: u32) -> Option<u32> {
-        let processes = fs::read_dir("/proc").unwrap();
-        let numbers =
-            processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-        numbers.filter(|number| is_child(*number, self.number(), role, uid)).min()
+        processes().filter(|number| is_child(*number, self.number(), role, uid)).min()
     }
 
     /// Sends SIGHUP.
@@ -391,9 +392,19 @@ fn stopped_during<T>(number: u32, job: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Kills a process, such as a worker.
+/// Kills a process, such as a worker, unless it has ended. It still runs when this returns, until the kernel has ended it:
+/// see [`wait_until_ended`].
 pub fn kill_process(number: u32) {
-    kill(pid(number), Signal::SIGKILL).unwrap();
+    let killed = kill(pid(number), Signal::SIGKILL);
+    assert!(matches!(killed, Ok(()) | Err(Errno::ESRCH)), "{killed:?}");
+}
+
+/// Waits until all threads of a process have ended, so that its files are closed. Its parent may not have waited for it.
+pub fn wait_until_ended(number: u32) {
+    until("the process ends", || {
+        // The first thread stays as a zombie until the parent waits, and the others disappear.
+        threads(number).iter().all(|thread| matches!(thread.state, 'Z' | 'X'))
+    });
 }
 
 /// Sends SIGTERM to a process.
@@ -404,8 +415,11 @@ pub fn terminate_process(number: u32) {
 /// Stops a process, such as a worker, without ending it.
 pub fn stop_process(number: u32) {
     kill(pid(number), Signal::SIGSTOP).unwrap();
-    let stat = format!("/proc/{number}/stat");
-    until("the process stops", || fs::read_to_string(&stat).unwrap().contains(") T "));
+    until("every thread of the process stops", || {
+        let threads = threads(number);
+        assert!(!threads.is_empty(), "the process has ended");
+        threads.iter().all(|thread| thread.state == 'T')
+    });
 }
 
 /// Continues a stopped process.
@@ -415,11 +429,8 @@ pub fn continue_process(number: u32) {
 
 /// Whether a process has this role for a user of a broker. One that ends meanwhile has not.
 fn is_child(number: u32, broker: u32, role: &str, uid: u32) -> bool {
-    let read = |file| fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
-    let stat = read("stat");
-    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
-    let name = read("cmdline");
-    parent == Some(&broker.to_string())
+    let name = fs::read_to_string(format!("/proc/{number}/cmdline")).unwrap_or_default();
+    has_parent(number, broker)
         && name.starts_with(&format!("sockbrokerd: {role} "))
         && name.split('\0').next().is_some_and(|name| name.ends_with(&format!("(uid {uid})")))
 }

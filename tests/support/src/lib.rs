@@ -21,6 +21,7 @@
     reason = "no event loop runs here that a sleeping thread could block"
 )]
 
+mod processes;
 mod running;
 pub mod counts;
 pub mod watch;
