@@ -8,7 +8,7 @@ on_each_system!(package_group_and_roles_are_enough_for_ping_and_sniff);
 
 /// Follows all steps of an administrator and of a user.
 fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
-    let sniff = "timeout 20 sockbroker sniff lo --count 1";
+    let sniff = "timeout 300 sockbroker sniff lo --count 1";
     // Before that, alice can connect to the broker, but has no grants.
     for command in ["sockbroker ping --count 1 127.0.0.1", sniff, PACKET_SOCKET] {
         let ended = guest.run_as("alice", command);
@@ -22,7 +22,7 @@ fn package_group_and_roles_are_enough_for_ping_and_sniff(guest: &Guest) {
     let pinged = guest.ok_as("alice", "sockbroker ping --count 2 127.0.0.1");
     assert!(pinged.contains("2 received"), "{pinged}");
     let traffic = "while sleep 0.2; do sockbroker ping --count 1 127.0.0.1; done";
-    let mut traffic = guest.start_as("alice", &format!("timeout 20 sh -c '{traffic}'"));
+    let mut traffic = guest.start_as("alice", &format!("timeout 300 sh -c '{traffic}'"));
     let sniffed = guest.ok_as("alice", sniff);
     traffic.kill().unwrap();
     traffic.wait().unwrap();
@@ -64,7 +64,7 @@ fn wireshark_captures(guest: &Guest) {
         trap 'kill $traffic' EXIT";
     let (capture, expected) = if guest.run("command -v tshark").code == Some(0) {
         let tshark =
-            "HOME=/tmp timeout 60 tshark -i sockbroker-lo -f icmp -c 1 -T fields -e ip.dst";
+            "HOME=/tmp timeout 300 tshark -i sockbroker-lo -f icmp -c 1 -T fields -e ip.dst";
         (tshark.to_owned(), "127.0.0.1")
     } else {
         guest.report("extcap without tshark, which the guest does not have");
@@ -72,7 +72,7 @@ fn wireshark_captures(guest: &Guest) {
         let capture = format!(
             "fifo=$(mktemp -u) && mkfifo $fifo
             {program} --capture --extcap-interface sockbroker-lo --fifo $fifo &
-            timeout 60 head -c 600 $fifo | od -An -v -tx1 | tr -d ' \\n' | grep -o 7f0000017f000001 | head -n 1"
+            timeout 300 head -c 600 $fifo | od -An -v -tx1 | tr -d ' \\n' | grep -o 7f0000017f000001 | head -n 1"
         );
         (capture, "7f0000017f000001")
     };

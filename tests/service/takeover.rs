@@ -3,6 +3,7 @@
 use sockbroker_test_support::injection::Argument::{self, Number, Text};
 use sockbroker_test_support::injection::SyscallInjector;
 use sockbroker_test_support::skip::skip;
+use sockbroker_test_support::until;
 
 use crate::environment::installed_or_skip;
 use crate::sandbox::{info, put_files};
@@ -59,9 +60,9 @@ fn injected_calls_are_confined_by_seccomp_and_landlock() {
     }
     drop(injector);
     // The log has the name of each refused call, once.
-    let log = guest.log();
     for call in ["execve", "ptrace", "mount", "bpf"] {
-        assert!(log.contains(&format!("seccomp refused the system call {call}:")), "{call}: {log}");
+        let line = format!("seccomp refused the system call {call}:");
+        until(&line, || guest.log().contains(&line));
     }
 }
 

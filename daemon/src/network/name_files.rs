@@ -249,6 +249,8 @@ mod tests {
     #[test]
     fn a_pipe_or_a_device_does_not_let_the_caller_wait() {
         let path = std::env::temp_dir().join(format!("sockbroker-pipe-{}", std::process::id()));
+        // That of a killed test whose process had the same ID.
+        std::fs::remove_file(&path).ok();
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         let errno = HostsFile::read(&path).unwrap_err().raw_os_error();
         std::fs::remove_file(&path).unwrap();

@@ -121,7 +121,7 @@ mod tests {
         let session = opener.session();
         broker.open(&session, None).unwrap();
         // As after a recovery.
-        session.expect_client(Duration::from_mins(1));
+        session.expect_client(Duration::from_hours(1));
         opener.end(LastCalls::default());
         abandoned.attach(session.clone()).unwrap();
         abandoned.end(LastCalls::default());

@@ -10,7 +10,7 @@ use std::process::Command as Program;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sockbroker_policy::capture_scope::CaptureScope;
 use sockbroker_sys::address::RawAddress;
@@ -295,12 +295,22 @@ fn limits_on_packets_bytes_and_time_end_the_capture() {
 #[test]
 fn a_linger_captures_what_comes_meanwhile() {
     in_namespace("capture", || {
-        let capture = Capture::begin(order());
-        capture.captures.command(1, Command::Stop { linger: 20 });
         let sender = Sender::new();
-        sender.send(b"x");
-        let ended = capture.ended();
-        assert_eq!((ended.reason, ended.counts.captured), (Reason::Stopped, 1));
+        // On a machine that is slow, the packet can come too late: then one that lingers longer.
+        for linger in [20, 200, 2000, 20_000, 200_000] {
+            let capture = Capture::begin(order());
+            let began = Instant::now();
+            capture.captures.command(1, Command::Stop { linger });
+            sender.send(b"x");
+            let took = began.elapsed();
+            let ended = capture.ended();
+            assert_eq!(ended.reason, Reason::Stopped);
+            if ended.counts.captured == 1 {
+                return;
+            }
+            assert!(took >= Duration::from_millis(linger.into()), "{took:?}");
+        }
+        panic!("no packet came in time");
     });
 }
 
