@@ -7,7 +7,7 @@ use sockbroker_test_support::{Client, Daemon, LspClient, bounded, until};
 
 use crate::broker::limited;
 
-/// As many connections as a limit allows, all of which are served: earlier connections of the test take time to end.
+/// As many connections as a limit allows, once all are served: earlier connections of the test take time to end.
 fn held<const N: usize>(broker: &Daemon) -> [LspClient; N] {
     let mut clients = None;
     until("earlier connections have ended", || {
@@ -88,7 +88,8 @@ fn sessions_are_reserved_for_the_user_of_the_broker() {
 #[test]
 fn sessions_that_are_made_at_once_get_a_place_each() {
     bounded(30, || {
-        let broker = limited(&[("sessions", 1000), ("sessions_per_user", 1000)]);
+        let limits = [("sessions", 1000), ("sessions_per_user", 1000), ("detect_seconds", 3600)];
+        let broker = limited(&limits);
         let mut clients: Vec<_> = (0..30).map(|_| broker.lsp()).collect();
         for client in &mut clients {
             client.call("session.open", Value::Null).result();
@@ -109,7 +110,8 @@ fn sessions_that_are_made_at_once_get_a_place_each() {
 fn sessions_that_are_made_at_once_reach_the_limit_of_their_user() {
     bounded(180, || {
         for _ in 0..10 {
-            let broker = limited(&[("sessions_per_user", 96)]);
+            // A connection waits for its first byte until those before it have a session.
+            let broker = limited(&[("sessions_per_user", 96), ("detect_seconds", 3600)]);
             let mut clients: Vec<_> = (0..48).map(|_| broker.lsp()).collect();
             for client in &mut clients {
                 client.call("session.open", Value::Null).result();
