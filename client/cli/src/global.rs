@@ -28,7 +28,7 @@ pub(crate) struct Global {
 
     /// Let the sockets of this command outlive a restart, an upgrade and a crash of the broker, and wait for its return.
     ///
-    /// The policy must grant persist. A capture ends with the process that serves it all the same.
+    /// The policy must grant persist. A capture of sniff continues too: each packet is recorded once, or counted as dropped.
     #[arg(long, global = true, conflicts_with_all = ["private", "session"])]
     pub(crate) persist: bool,
 
