@@ -211,7 +211,13 @@ fn captures_continue_through_an_upgrade_of_the_package(guest: &Guest) {
     let process = guest.property("MainPID");
     upgrade(guest);
     assert_ne!(guest.property("MainPID"), process);
-    guest.ok_as("alice", CALL);
+    // The command makes calls, so that its session does not wait longer than `reattach_seconds`.
+    until("the command has returned to its session", || {
+        let listed = guest.ok("sockbroker --json sessions");
+        let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+        let is_back = |session: &serde_json::Value| session["connections"].as_u64() > Some(0);
+        listed.iter().any(|session| !session["persist"].is_null() && is_back(session))
+    });
     guest.ok("touch /tmp/enough");
     for capture in &mut captures {
         let output = output(capture);

@@ -28,7 +28,7 @@ pub(crate) struct Global {
 
     /// Let the sockets of this command outlive a restart, an upgrade and a crash of the broker, and wait for its return.
     ///
-    /// The policy must grant persist. A capture continues for reattach_seconds of the broker: sniff makes no call meanwhile. A
+    /// The policy must grant persist. A capture of sniff continues too: each packet is recorded once, or counted as dropped. A
     /// capture from a broker on another machine ends with the process that serves it.
     #[arg(long, global = true, conflicts_with_all = ["private", "session"])]
     pub(crate) persist: bool,

@@ -22,6 +22,10 @@ const LONGEST_END: Duration = Duration::from_secs(2);
 /// How long to wait for the broker's counters if the capture is blocked.
 const LAST_CALL: Duration = Duration::from_millis(50);
 
+/// How often a program whose capture outlives the broker makes a call: the one after a restart returns to the session, which
+/// waits for that no longer than `reattach_seconds`.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// An event during the capture.
 pub(super) enum Event {
     /// A signal to end.
@@ -30,6 +34,8 @@ pub(super) enum Event {
     Progress,
     /// The time of the last file has passed.
     LastPeriod,
+    /// The session has a connection.
+    Kept,
     /// The broker has counted.
     Counted(Option<CaptureStats>),
     /// The broker has counted when the first signal arrived.
@@ -47,6 +53,8 @@ pub(super) struct Running {
     pub(super) interfaces: Vec<CaptureInterface>,
     pub(super) events: Sender<Event>,
     pub(super) tally: Arc<Tally>,
+    /// Whether the session outlives the process that serves it.
+    pub(super) is_persistent: bool,
 }
 
 /// How long the end still waits for the output.
@@ -82,10 +90,17 @@ impl Running {
         happened: &Receiver<Event>,
     ) -> (Option<CaptureStats>, Result<(), Failure>) {
         let (mut stopped, mut recorded) = (None, None);
-        let mut is_stopping = false;
+        let (mut is_stopping, mut is_calling) = (false, false);
         let (mut output_deadline, mut at_signal): (Option<OutputDeadline>, _) = (None, None);
         while stopped.is_none() || recorded.is_none() {
             let event = match &mut output_deadline {
+                None if self.is_persistent => match happened.recv_timeout(KEEP_INTERVAL) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.keep_once(&mut is_calling);
+                        continue;
+                    }
+                    event => event.ok(),
+                },
                 None => happened.recv().ok(),
                 Some(output_deadline) => match happened.recv_timeout(output_deadline.rest()) {
                     Err(RecvTimeoutError::Timeout) if output_deadline.renew(self.tally.steps()) => {
@@ -98,6 +113,7 @@ impl Running {
                 // The output is blocked.
                 None => break,
                 Some(Event::Progress) => self.count(),
+                Some(Event::Kept) => is_calling = false,
                 Some(Event::Counted(stats)) => {
                     report(&numbers(self.tally.captured(), stats.as_ref()).join(", "));
                 }
@@ -136,6 +152,13 @@ impl Running {
         }
     }
 
+    /// Returns to the session if its process has ended.
+    fn keep_once(&self, is_calling: &mut bool) {
+        if !std::mem::replace(is_calling, true) {
+            self.call("capture.stats", |_stats| Event::Kept);
+        }
+    }
+
     fn count(&self) {
         self.call("capture.stats", |stats| Event::Counted(stats.ok()));
     }
@@ -165,7 +188,11 @@ impl Running {
             match happened.recv_timeout(rest).ok()? {
                 Event::Counted(stats) | Event::CountedAtSignal(stats) => return stats,
                 Event::Stopped(result) => return result.ok(),
-                Event::Signal | Event::Progress | Event::LastPeriod | Event::Recorded(..) => {}
+                Event::Signal
+                | Event::Progress
+                | Event::LastPeriod
+                | Event::Kept
+                | Event::Recorded(..) => {}
             }
         }
     }

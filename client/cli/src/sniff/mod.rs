@@ -89,7 +89,9 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
         let (recording, result) = recording.join().unwrap_or_else(broken);
         drop(ends.send(Event::Recorded(recording.map(Box::new), result)));
     });
-    let running = Running { connection, handle, interfaces, events, tally: Arc::clone(&tally) };
+    let (is_persistent, tally_of_end) = (global.persist, Arc::clone(&tally));
+    let running =
+        Running { connection, handle, interfaces, events, tally: tally_of_end, is_persistent };
     let (stats, result) = running.wait(&happened);
     for line in counts::numbers(tally.captured(), stats.as_ref()) {
         report(&line);

@@ -155,6 +155,7 @@ pub(crate) fn of_callers() -> Vec<Seed> {
     let answer = |answer| FromCaller::Answer { number: NUMBER, answer };
     vec![
         ("to-caller-begin", seed(10, &ToCaller::Begin { overrides_files: true })),
+        ("to-caller-memory", seed(10, &ToCaller::Memory)),
         ("to-caller-attach", seed(10, &ToCaller::Attach { number: NUMBER, count: 250 })),
         ("to-caller-send", seed(10, &call(send(false, Destination::File)))),
         ("to-caller-send-attached", seed(10, &call(send(true, Destination::Peer)))),
