@@ -116,6 +116,7 @@ impl Ready {
             };
             let left = self.longest.saturating_sub(oldest.elapsed());
             drop(kept);
+            #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
             thread::sleep(left);
         }
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sockbroker_fuzz_bodies::messages::seed;
 use sockbroker_monitor::caller::message::{
-    Bytes, ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer, UnixCall,
+    Bytes, ControlItem, Data, Destination, Examined, FromCaller, Outgoing, ToCaller, UnixAnswer,
+    UnixCall,
 };
 use sockbroker_monitor::capture::{Counts, Ended, InterfaceFacts, Live, Opened, Order, Reason};
 use sockbroker_monitor::claim::Claim;
