@@ -97,14 +97,14 @@ fn a_flood_of_handshakes_leaves_the_unix_socket_and_other_clients_alone() {
 
 /// A client whose handshake and first call are complete before `handshake_seconds`.
 fn served_within_the_limit(lab: &Lab, leaf: &Leaf) -> Remote {
+    let connect = || -> Option<Remote> {
+        let mut remote = lab.try_connect(Some(leaf)).ok()?;
+        let info = remote.try_call("session.info", Value::Null).ok()??;
+        info.get("result").is_some().then_some(remote)
+    };
     let mut served = None;
     until("a client is served", || {
-        let try_once = || -> Option<Remote> {
-            let mut remote = lab.try_connect(Some(leaf)).ok()?;
-            let info = remote.try_call("session.info", Value::Null).ok()??;
-            info.get("result").is_some().then_some(remote)
-        };
-        served = try_once();
+        served = connect();
         served.is_some()
     });
     served.unwrap()
