@@ -3,7 +3,7 @@
 //! The sockets lie in the lots of the worker with their state ([`crate::session::lots`]). Owner, token and restrictions
 //! are with the monitor, which a worker that was taken over cannot change.
 //!
-//! The parts of a session are parked by [`crate::session::parking`], and their later changes by [`crate::session::saving`].
+//! The parts of a session are parked by [`crate::session::parking`], and their later changes by `session::saving`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
