@@ -153,10 +153,16 @@ class Connecting(OnTlsBroker, unittest.TestCase):
                 server = await asyncio.start_server(serve, sock=listener, backlog=count)
                 loop = asyncio.get_running_loop()
                 with ThreadPoolExecutor(clients) as pool:
-                    asked = await asyncio.gather(*(loop.run_in_executor(pool, ask, first) for first in range(clients)))
+                    asking = [loop.run_in_executor(pool, ask, first) for first in range(clients)]
+                    try:
+                        asked = await asyncio.gather(*asking)
+                    except Exception:  # the other clients would wait for this loop, and it for them
+                        traceback.print_exc()
+                        os._exit(1)
                 await asyncio.gather(*asyncio.all_tasks() - {{asyncio.current_task()}})
                 server.close()
                 return sum(asked)
+            import traceback
             from concurrent.futures import ThreadPoolExecutor
             SECONDS = {SECONDS}
             listener = lab.create_server(("127.0.0.1", 0), backlog=count); listener.setblocking(False)

@@ -1,11 +1,12 @@
 //! Reaching a broker by TLS. A thread copies between TLS and one end of a socket pair, whose other end is the connection
 //! as everything above knows it. It ends with the connection.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
 
 use crate::host_files;
+use crate::recovery::Backoff;
 use crate::tls_target::TlsTarget;
 
 /// The environment variable with a token.
@@ -24,15 +26,86 @@ const TOKEN: &str = "SOCKBROKER_TOKEN";
 /// The bytes that are read at a time, and those that wait for the other side.
 const BUFFER: usize = 64 << 10;
 
+/// How many handshakes with a broker this process makes at a time: half of what the broker allows one address by default
+/// (`handshakes_per_address`). For the broker a handshake ends when the first request is on its way to a worker, which the
+/// client learns by the first response.
+const HANDSHAKES: usize = 4;
+/// How often it tries to connect to a broker that closes the connection during the handshake, which is how a broker turns
+/// those away that are too many. The pauses between them take about half a second.
+const ATTEMPTS: usize = 8;
+
+/// The handshakes in progress, by host and port of the broker.
+static RUNNING: Mutex<BTreeMap<(String, u16), usize>> = Mutex::new(BTreeMap::new());
+static ENDED: Condvar = Condvar::new();
+
+/// A handshake in progress, until this is dropped.
+struct Handshake((String, u16));
+
+impl Handshake {
+    /// Waits until there are fewer than [`HANDSHAKES`], for this time at most: the first response to a client can be late.
+    fn begin(target: &TlsTarget, longest: Duration) -> Self {
+        let key = (target.host().to_owned(), target.port());
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |running: &mut BTreeMap<_, _>| running.get(&key) >= Some(&HANDSHAKES);
+        let waited = ENDED.wait_timeout_while(running, longest, is_full);
+        let (mut running, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *running.entry(key.clone()).or_default() += 1;
+        drop(running);
+        Self(key)
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.0);
+            }
+        }
+        ENDED.notify_all();
+    }
+}
+
 /// Connects to a broker. Each step takes at most `timeout`.
 pub(crate) fn connect(target: &TlsTarget, timeout: Duration) -> io::Result<UnixStream> {
     let (config, token) = configure(target)?;
+    let config = Arc::new(config);
+    attempt(|| connect_once(target, &config, token.as_deref(), timeout))
+}
+
+/// Tries [`ATTEMPTS`] times at most while the broker turns this client away.
+fn attempt<T>(connect: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let mut backoff = Backoff::default();
+    for _ in 1..ATTEMPTS {
+        match connect() {
+            Err(error) if is_turned_away(&error) => thread::park_timeout(backoff.next()),
+            result => return result,
+        }
+    }
+    connect()
+}
+
+/// Whether the broker has closed a connection during the handshake.
+fn is_turned_away(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+fn connect_once(
+    target: &TlsTarget,
+    config: &Arc<ClientConfig>,
+    token: Option<&str>,
+    timeout: Duration,
+) -> io::Result<UnixStream> {
+    let handshake = Handshake::begin(target, timeout);
     let mut tcp = connect_tcp(target, timeout)?;
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(timeout))?;
     tcp.set_write_timeout(Some(timeout))?;
     let name = ServerName::try_from(target.host().to_owned()).map_err(io::Error::other)?;
-    let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut session = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
     session.set_buffer_limit(None);
     if let Some(token) = token {
         // The fields of the first head follow: those of LSP framing have no order.
@@ -52,6 +125,7 @@ pub(crate) fn connect(target: &TlsTarget, timeout: Duration) -> io::Result<UnixS
         ended: false,
         delivered: false,
         sending: Sending::Open,
+        handshake: Some(handshake),
     };
     thread::Builder::new().name("sockbroker-tls".to_owned()).spawn(move || pump.run())?;
     super::unix::with_send_buffer(local)
@@ -147,14 +221,16 @@ struct Pump {
     /// Whether the client has received anything.
     delivered: bool,
     sending: Sending,
+    /// Until the client has received anything.
+    handshake: Option<Handshake>,
 }
 
 impl Pump {
     fn run(mut self) {
         // The end of the connection shows every failure.
         while let Ok(true) = self.step() {}
-        let Self { tcp, mut local, .. } = self;
-        drop(tcp);
+        let Self { tcp, mut local, handshake, .. } = self;
+        drop((tcp, handshake));
         // The client may send before it reads the last bytes, and a failure would keep it from reading them.
         let ended = local.shutdown(Shutdown::Write).and_then(|()| local.set_nonblocking(false));
         let mut buffer = vec![0; BUFFER];
@@ -187,6 +263,7 @@ impl Pump {
                 Ok(sent) => {
                     drop(self.to_client.drain(..sent.unwrap_or(0)));
                     self.delivered |= sent.is_some();
+                    self.handshake = None;
                 }
                 // The client has closed its end. What it has sent before is still on its way.
                 Err(_) => self.to_client.clear(),
@@ -279,5 +356,55 @@ fn would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    fn target(port: u16) -> TlsTarget {
+        TlsTarget::parse(&format!("//localhost:{port}")).unwrap()
+    }
+
+    fn without_certificates() -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_protocol_versions(&[&version::TLS13]).unwrap();
+        Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+    }
+
+    #[test]
+    fn broker_that_turns_clients_away_is_tried_again_and_only_so_often() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let target = target(listener.local_addr().unwrap().port());
+        let counted = thread::spawn(move || listener.incoming().take(ATTEMPTS).map(drop).count());
+        let connect = || connect_once(&target, &without_certificates(), None, LONG);
+        assert!(is_turned_away(&attempt(connect).unwrap_err()));
+        assert_eq!(counted.join().unwrap(), ATTEMPTS);
+        // Nobody listens any more.
+        assert!(!is_turned_away(&attempt(connect).unwrap_err()));
+    }
+
+    #[test]
+    fn handshakes_with_a_broker_wait_for_each_other_beyond_the_limit() {
+        let (busy, other) = (target(1), target(2));
+        let mut running: Vec<_> = (0..HANDSHAKES).map(|_| Handshake::begin(&busy, LONG)).collect();
+        drop(Handshake::begin(&other, LONG));
+        let waiting = thread::spawn(move || drop(Handshake::begin(&busy, LONG)));
+        assert!(!waiting.is_finished());
+        running.pop();
+        waiting.join().unwrap();
+        running.push(Handshake::begin(&target(1), LONG));
+        // It does not wait for ever.
+        drop(Handshake::begin(&target(1), Duration::ZERO));
+        running.pop();
+        assert_eq!(
+            RUNNING.lock().unwrap().get(&("localhost".to_owned(), 1)),
+            Some(&(HANDSHAKES - 1))
+        );
     }
 }
