@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sockbroker_client::{Domain, Error, Protocol, Type, blocking};
 use sockbroker_proto::channel::{ChannelFrame, read_frame, write_frame};
 use sockbroker_test_support::channel::{connected, expect_half_close, is_closed, local, rest};
-use sockbroker_test_support::daemon::{kill_process, terminate_process};
+use sockbroker_test_support::daemon::kill_process;
 use sockbroker_test_support::lsp::RequestParts;
 use sockbroker_test_support::sshd::installed_or_skip;
 use sockbroker_test_support::{Daemon, Folder, HANG, LspClient, Sshd, bounded, until};
@@ -476,14 +476,13 @@ fn second_agent_leaves_the_socket_to_the_first() {
         let mut command = command(&arguments);
         let mut next = command.spawn().unwrap();
         until("the next agent listens", || UnixStream::connect(&path).is_ok());
-        terminate_process(next.id());
-        assert!(next.wait().unwrap().success());
+        assert!(end(&mut next).success());
     });
 }
 
 #[test]
 fn lock_of_another_program_does_not_delay_the_agent() {
-    bounded(20, || {
+    bounded(60, || {
         let broker = broker();
         let folder = Folder::new();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -498,11 +497,9 @@ fn lock_of_another_program_does_not_delay_the_agent() {
         std::fs::remove_file(&path).unwrap();
         let mut next = command(&arguments).spawn().unwrap();
         until("the next agent listens", || UnixStream::connect(&path).is_ok());
-        terminate_process(agent.id());
-        assert!(agent.wait().unwrap().success());
+        assert!(end(&mut agent).success());
         LspClient::connect(&path).expect_service();
-        terminate_process(next.id());
-        assert!(next.wait().unwrap().success());
+        assert!(end(&mut next).success());
         assert!(!path.exists());
         // A lock file that others can open is refused.
         let lock_file = folder.join("socket.lock");

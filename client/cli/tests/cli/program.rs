@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 use sockbroker_test_support::daemon::terminate_process;
@@ -95,14 +95,14 @@ pub(crate) fn endpoint(broker: &Daemon) -> String {
 }
 
 /// Ends a program that runs under timeout(1). timeout(1) itself ends without its child if a signal reaches it directly
-/// after its fork.
-pub(crate) fn end(process: &mut Child) {
+/// after its fork, and otherwise sends two, of which the second may end the program at once.
+pub(crate) fn end(process: &mut Child) -> ExitStatus {
     let parent = process.id();
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     if let Ok(child) = children.unwrap_or_default().trim().parse() {
         terminate_process(child);
     }
-    process.wait().unwrap();
+    process.wait().unwrap()
 }
 
 /// Starts the program with a pipe as its standard input.
