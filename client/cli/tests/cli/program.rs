@@ -95,7 +95,7 @@ pub(crate) fn endpoint(broker: &Daemon) -> String {
 }
 
 /// Ends a program that runs under timeout(1). timeout(1) itself ends without its child if a signal reaches it directly
-/// after its fork, and otherwise sends two, of which the second may end the program at once.
+/// after its fork, and otherwise passes it on twice: the second one can end the program at once.
 pub(crate) fn end(process: &mut Child) -> ExitStatus {
     let parent = process.id();
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
