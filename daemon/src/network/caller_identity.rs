@@ -2,7 +2,7 @@
 //!
 //! The kernel checks paths by the ids of the calling thread and shows them to the peer (`SO_PEERCRED`,
 //! `SCM_CREDENTIALS`). The broker must not lend its own ids: a worker asks a process with the ids of its caller
-//! (`network/caller_process.rs`), and a broker of one process starts a thread that takes these ids and ends afterwards.
+//! (`network/caller_process/`), and a broker of one process starts a thread that takes these ids and ends afterwards.
 //! A path may lead to a file system that does not answer, so the number of such calls is limited for each user. A
 //! cancelled call runs to its end.
 

@@ -76,11 +76,10 @@ impl Client {
         wait_policy: WaitPolicy,
     ) -> OpResult<usize> {
         let (outgoing, mut others) = outgoing(message, true).during(name)?;
-        let data = Data::Inside(Bytes(message.1.buffers.concat()));
-        let outgoing = Outgoing { data, ..outgoing };
+        let call = UnixCall::Send(outgoing, Data::Inside(Bytes(message.1.buffers.concat())));
         let mut descriptors: Descriptors = vec![Arc::new(socket.shared())];
         descriptors.append(&mut others);
-        let call = || Ok((UnixCall::Send(outgoing.clone()), descriptors.clone()));
+        let call = || Ok((call.clone(), descriptors.clone()));
         match self.until_done(name, wait_policy, call).await? {
             (UnixAnswer::Sent(sent), _) => Ok(usize::try_from(sent).unwrap_or(usize::MAX)),
             _ => Err(OpError::Plain(format!("{name}: the answer is of another call"))),
@@ -204,9 +203,7 @@ fn outgoing(
             }
         });
     }
-    let flags = *flags;
-    let data = Data::default();
-    let mut outgoing = Outgoing { destination, flags, control, attached: false, data };
+    let mut outgoing = Outgoing { destination, flags: *flags, control, attached: false };
     if outgoing.passed() > SCM_MAX_FD {
         return Err(too_many());
     }

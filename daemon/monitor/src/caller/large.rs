@@ -87,7 +87,7 @@ const ITEM: usize = 32;
 fn call_size(call: &UnixCall) -> usize {
     let listed = |paths: &[String]| paths.iter().map(|path| path.len() + ITEM).sum::<usize>();
     match call {
-        UnixCall::Send(Outgoing { control, data, .. }) => {
+        UnixCall::Send(Outgoing { control, .. }, data) => {
             let items = control.iter().map(|item| match item {
                 ControlItem::Data { data, .. } => data.len() + ITEM,
                 ControlItem::Descriptors { rest, .. } => rest.len() + ITEM,

@@ -96,7 +96,7 @@ pub enum UnixCall {
     Listen { backlog: i32 },
     /// `sendmsg(2)`, which does not wait. Descriptors: the socket, the file of the destination if it is one, and those of
     /// the ancillary data.
-    Send(Outgoing),
+    Send(Outgoing, Data),
     /// What rules judge about a file: a socket's, or a directory with a name in it. Descriptor: the file.
     Examine { name: Option<Vec<u8>>, paths: Vec<String> },
     /// Opens a path, or the directory of a path if a file is to be created, and examines it.
@@ -105,7 +105,7 @@ pub enum UnixCall {
     Identify { path: Vec<u8> },
 }
 
-/// A message to send.
+/// A message to send, without its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
     pub destination: Destination,
@@ -113,7 +113,6 @@ pub struct Outgoing {
     pub control: Vec<ControlItem>,
     /// Whether the descriptors of the ancillary data came with [`ToCaller::Attach`].
     pub attached: bool,
-    pub data: Data,
 }
 
 /// Where a message goes.
@@ -152,7 +151,7 @@ pub enum Data {
 }
 
 /// Bytes, which are encoded in one piece.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
 /// What a call returned.
@@ -201,7 +200,7 @@ impl UnixCall {
             | Self::Listen { .. }
             | Self::Examine { .. } => 1,
             Self::BindFile { .. } | Self::ConnectFile => 2,
-            Self::Send(outgoing) => {
+            Self::Send(outgoing, _) => {
                 let file = usize::from(outgoing.destination == Destination::File);
                 let passed = if outgoing.attached { 0 } else { outgoing.passed() };
                 1 + file + passed
@@ -212,7 +211,7 @@ impl UnixCall {
     /// The number of all its descriptors.
     pub fn all_descriptors(&self) -> usize {
         let attached = match self {
-            Self::Send(outgoing) if outgoing.attached => outgoing.passed(),
+            Self::Send(outgoing, _) if outgoing.attached => outgoing.passed(),
             _ => 0,
         };
         self.descriptors() + attached
@@ -220,7 +219,7 @@ impl UnixCall {
 
     /// Whether the kernel makes the call at once: it does not look up a path.
     pub fn is_prompt(&self) -> bool {
-        matches!(self, Self::Send(Outgoing { destination: Destination::Peer, .. }))
+        matches!(self, Self::Send(Outgoing { destination: Destination::Peer, .. }, _))
     }
 }
 
@@ -232,12 +231,6 @@ impl Outgoing {
             ControlItem::Descriptors { count, .. } => usize::from(*count),
         });
         counts.sum()
-    }
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self::Inside(Bytes::default())
     }
 }
 

@@ -35,12 +35,10 @@ pub fn perform(call: &UnixCall, descriptors: &[BorrowedFd<'_>]) -> io::Result<Re
         UnixCall::Connect { address } => socket::connect(fd(0)?, &raw(address)?).map(done),
         UnixCall::ConnectFile => socket::connect(fd(0)?, &unix_file::address_of(fd(1)?)).map(done),
         UnixCall::Listen { backlog } => socket::listen(fd(0)?, *backlog).map(done),
-        UnixCall::Send(outgoing) => {
-            let Data::Inside(Bytes(data)) = &outgoing.data else {
-                return Err(io::ErrorKind::InvalidInput.into());
-            };
+        UnixCall::Send(outgoing, Data::Inside(Bytes(data))) => {
             Ok((send(outgoing, data, descriptors)?, Vec::new()))
         }
+        UnixCall::Send(_, Data::Shared { .. }) => Err(io::ErrorKind::InvalidInput.into()),
         UnixCall::Examine { name, paths } => {
             let examined = files::examine(fd(0)?, name.as_deref(), paths)?;
             Ok((UnixAnswer::Examined(examined), Vec::new()))
@@ -59,8 +57,7 @@ fn raw(address: &[u8]) -> io::Result<RawAddress> {
 
 /// Sends a message with the ids of this thread (`SCM_CREDENTIALS`): the receiver sees them also if it asks for them only
 /// after the message was sent. They replace credentials from the client, which were checked to be its own. The process
-/// id is that of this process: the client's id may belong to another process when the message is read. `data` is the data
-/// of the message, wherever that is.
+/// id is that of this process: the client's id may belong to another process when the message is read.
 pub(super) fn send(
     outgoing: &Outgoing,
     data: &[u8],

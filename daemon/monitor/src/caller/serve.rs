@@ -12,9 +12,7 @@ use sockbroker_sys::events::Events;
 use sockbroker_sys::sealed;
 
 use super::large::{pack_answer, unpack_call};
-use super::message::{
-    CallerIds, Data, FromCaller, LARGE_MAX, Outgoing, ToCaller, UnixAnswer, UnixCall,
-};
+use super::message::{CallerIds, Data, FromCaller, LARGE_MAX, ToCaller, UnixAnswer, UnixCall};
 use super::perform::{perform, send as send_as_caller};
 use super::shared::SharedReader;
 use crate::channel::{Channel, ChannelError};
@@ -203,7 +201,7 @@ impl Sends {
 
     /// Makes a send, and closes its descriptors.
     fn make(&mut self, call: &UnixCall, descriptors: Vec<OwnedFd>) -> Result<UnixAnswer, RunError> {
-        let UnixCall::Send(outgoing @ Outgoing { data: Data::Shared { length }, .. }) = call else {
+        let UnixCall::Send(outgoing, Data::Shared { length }) = call else {
             // A send makes nothing.
             return Ok(outcome(call, descriptors).0);
         };

@@ -16,7 +16,7 @@ use crate::message::Build;
 
 fn outgoing(destination: Destination, control: Vec<ControlItem>, attached: bool) -> UnixCall {
     let data = Data::Inside(Bytes(vec![1, 2, 3]));
-    UnixCall::Send(Outgoing { destination, flags: 0, control, attached, data })
+    UnixCall::Send(Outgoing { destination, flags: 0, control, attached }, data)
 }
 
 fn rights(count: u8) -> ControlItem {
@@ -189,8 +189,8 @@ fn large_calls_and_answers_are_passed_in_memory() {
     let (left, right) = pair(&served);
     let data = Data::Inside(Bytes(vec![5; 150_000]));
     let (destination, control) = (Destination::Peer, Vec::new());
-    let large = Outgoing { destination, flags: 0, control, attached: false, data };
-    let (answer, _) = call(&served, 2, UnixCall::Send(large), &[left.as_fd()]);
+    let large = Outgoing { destination, flags: 0, control, attached: false };
+    let (answer, _) = call(&served, 2, UnixCall::Send(large, data), &[left.as_fd()]);
     assert_eq!(answer, UnixAnswer::Sent(150_000));
     assert_eq!(sys_message::receive(right.as_fd(), 200_000, 0).unwrap().data.len(), 150_000);
     let names = missing.into_iter().map(String::into_bytes).collect();
@@ -305,8 +305,8 @@ fn nonsense_about_shared_memory_ends_the_process() {
             }
             let data = Data::Shared { length: length.try_into().unwrap() };
             let (destination, control) = (Destination::Peer, Vec::new());
-            let call = Outgoing { destination, flags: 0, control, attached: false, data };
-            let call = ToCaller::Call { number: 1, call: UnixCall::Send(call) };
+            let call = Outgoing { destination, flags: 0, control, attached: false };
+            let call = ToCaller::Call { number: 1, call: UnixCall::Send(call, data) };
             served.sends.send(&call, &[served.calls.as_fd()]).unwrap();
         };
         assert_ends(&send, reason);

@@ -135,7 +135,7 @@ pub(crate) fn of_the_opener() -> Vec<Seed> {
 
 pub(crate) fn of_callers() -> Vec<Seed> {
     let send = |attached, destination| {
-        UnixCall::Send(Outgoing {
+        let outgoing = Outgoing {
             destination,
             flags: libc::MSG_EOR,
             control: vec![
@@ -143,8 +143,8 @@ pub(crate) fn of_callers() -> Vec<Seed> {
                 ControlItem::Data { level: 1, kind: 2, data: vec![0; 12] },
             ],
             attached,
-            data: Data::Inside(Bytes(b"data".to_vec())),
-        })
+        };
+        UnixCall::Send(outgoing, Data::Inside(Bytes(b"data".to_vec())))
     };
     let examined = Examined {
         file: (1, 2),
