@@ -41,13 +41,17 @@ def again(broker, client, token):
     return attached(broker, token)[0]
 
 
+def begun(broker):
+    """A session whose receives are exact, its token, a connection, and its peer."""
+    client = Client(broker)
+    token = client.open(linger=60, exactly_once=True)["token"]
+    return client, token, *connected(client, *listener())
+
+
 def positions_are_resumed(program):
     broker = Broker(program)
     try:
-        client = Client(broker)
-        token = client.open(linger=60, exactly_once=True)["token"]
-        server, port = listener()
-        handle, peer = connected(client, server, port)
+        client, token, handle, peer = begun(broker)
         resume = lambda received: client.call("socket.resume", handle=handle, received=received)
         # While the process is the same, the call has no effect.
         queue(client, handle, peer, b"0123456789")
@@ -124,10 +128,7 @@ def a_reset_takes_no_byte(program, has_fin, is_reported):
     """The position of a connection that was reset, before or after a call has reported that."""
     broker = Broker(program)
     try:
-        client = Client(broker)
-        token = client.open(linger=60, exactly_once=True)["token"]
-        server, port = listener()
-        handle, peer = connected(client, server, port)
+        client, token, handle, peer = begun(broker)
         queue(client, handle, peer, b"0123456789")
         assert received(client, handle, 4) == b"0123"
         if has_fin:

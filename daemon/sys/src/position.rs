@@ -99,22 +99,20 @@ fn ends_with_fin(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// How many bytes wait, with a `FIN` (`TCP_INQ`; `tcp_inq_hint` of `net/ipv4/tcp.c`). There MUST be data: a receive would
-/// otherwise take the error of a reset.
+/// How many bytes wait, with a `FIN` (`TCP_INQ`; `tcp_inq_hint` of `net/ipv4/tcp.c`). It is for connections with
+/// unread data: a receive would otherwise take the error of a reset.
 fn queued_with_fin(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // TCP has it since Linux 6.9. A peek begins there.
     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
     let offset = option::get_int(fd, level, name).ok().filter(|offset| *offset >= 0);
     let reported = option::get_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ)?;
-    if offset.is_some() {
-        option::set_int(fd, level, name, -1)?;
-    }
-    option::set_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ, 1)?;
-    let received = receive_message(fd, 1, CONTROL, libc::MSG_PEEK | libc::MSG_DONTWAIT);
-    option::set_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ, reported)?;
-    if let Some(offset) = offset {
-        option::set_int(fd, level, name, offset)?;
-    }
+    let set_offset = |value| offset.map_or(Ok(()), |_| option::set_int(fd, level, name, value));
+    let set_reported = |value| option::set_int(fd, libc::IPPROTO_TCP, libc::TCP_INQ, value);
+    set_offset(-1)?;
+    let received = set_reported(1)
+        .and_then(|()| receive_message(fd, 1, CONTROL, libc::MSG_PEEK | libc::MSG_DONTWAIT));
+    set_reported(reported)?;
+    set_offset(offset.unwrap_or(-1))?;
     let number = received?.control.into_iter().find_map(|message| match message {
         ControlMessage::Data { level: libc::IPPROTO_TCP, kind: libc::TCP_CM_INQ, data } => {
             data.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))

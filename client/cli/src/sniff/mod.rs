@@ -89,9 +89,14 @@ pub(crate) fn run(global: &Global, args: &SniffArgs) -> Result<Exit, Failure> {
         let (recording, result) = recording.join().unwrap_or_else(broken);
         drop(ends.send(Event::Recorded(recording.map(Box::new), result)));
     });
-    let (is_persistent, tally_of_end) = (global.persist, Arc::clone(&tally));
-    let running =
-        Running { connection, handle, interfaces, events, tally: tally_of_end, is_persistent };
+    let running = Running {
+        connection,
+        handle,
+        interfaces,
+        events,
+        tally: Arc::clone(&tally),
+        is_persistent: global.persist,
+    };
     let (stats, result) = running.wait(&happened);
     for line in counts::numbers(tally.captured(), stats.as_ref()) {
         report(&line);
